@@ -1,0 +1,6 @@
+"""Scores, the circuits chosen from them, and their files."""
+
+from sparse_circuits.circuit.circuit import Circuit
+from sparse_circuits.circuit.scores import Scores
+
+__all__ = ["Circuit", "Scores"]

@@ -1,0 +1,118 @@
+"""The circuit: a set of a graph's edges, their scores, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.circuit.files import pack_circuit, read, unpack_edges, write
+from sparse_circuits.errors import InputError
+from sparse_circuits.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """Some of a graph's edges; what views, files and evaluation take.
+
+    Attributes:
+        graph: the graph.
+        mask: bool ``[n_sources, n_destinations]``, the edges that are in.
+        values: float32, their scores; 0 elsewhere, or None where the circuit has no scores.
+        provenance: model, task, method, selection and so on.
+    """
+
+    graph: Graph
+    mask: Tensor
+    values: Tensor | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, graph: Graph, edges: Iterable[str] | Mapping[str, float], **provenance: Any) -> Circuit:
+        """A circuit from edge names, or from names with scores. Dangling parts stay; see :meth:`pruned`.
+
+        Raises:
+            InputError: for a name that the graph does not have.
+        """
+        mask = torch.zeros(graph.n_sources, graph.n_destinations, dtype=torch.bool)
+        values = torch.zeros(mask.shape)
+        for name in edges:
+            at = graph.edge_index(name)
+            mask[at] = True
+            values[at] = edges[name] if isinstance(edges, Mapping) else 0.0
+        return cls(graph, mask, values if isinstance(edges, Mapping) else None, provenance)
+
+    @classmethod
+    def full(cls, graph: Graph) -> Circuit:
+        """Every edge: the model itself."""
+        return cls(graph, graph.mask.clone())
+
+    @property
+    def n_edges(self) -> int:
+        return int(self.mask.sum())
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.nodes)
+
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """Names of the edges, strongest first where there are scores."""
+        u, v = self.mask.nonzero(as_tuple=True)
+        if self.values is not None:
+            order = self.values[u, v].abs().argsort(descending=True, stable=True)
+            u, v = u[order], v[order]
+        return tuple(self.graph.edge_name(a, b) for a, b in zip(u.tolist(), v.tolist(), strict=True))
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes with an edge, in the model's order."""
+        present = self.mask.any(1) | self.graph.by_owner(self.mask.any(0))
+        names = [name for name, there in zip(self.graph.sources, present.tolist(), strict=True) if there]
+        return (*names, "logits") if bool(self.mask[:, -1].any()) else tuple(names)
+
+    def to_dict(self) -> dict[str, float]:
+        """The edges' scores by name, strongest first.
+
+        Raises:
+            InputError: if the circuit has no scores.
+        """
+        if self.values is None:
+            raise InputError("This circuit has no scores; it was made from edge names.")
+        return {name: float(self.values[self.graph.edge_index(name)]) for name in self.edges}
+
+    def pruned(self) -> Circuit:
+        """Without what dangles: nodes that nothing reaches, or that reach nothing."""
+        return self._with(self.graph.prune(self.mask))
+
+    def complement(self) -> Circuit:
+        """All other edges of the graph, not pruned: what completeness runs."""
+        return Circuit(self.graph, self.graph.mask & ~self.mask, None, {**self.provenance, "complement": True})
+
+    def save(self, path: str | Path) -> Path:
+        """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
+        return write(Path(path), "circuit", *pack_circuit(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """
+        Raises:
+            FileFormatError: for a file that is damaged or holds something else.
+        """
+        header, tensors = read(Path(path), "circuit")
+        graph = Graph(**header["graph"])
+        mask, values = unpack_edges(Path(path), graph, tensors)
+        return cls(graph, mask, values, header["provenance"])
+
+    def _with(self, mask: Tensor) -> Circuit:
+        return Circuit(self.graph, mask, None if self.values is None else self.values * mask, self.provenance)
+
+    def __repr__(self) -> str:
+        task, method = self.provenance.get("task"), self.provenance.get("method")
+        about = f", task={task!r}, method={method!r}" if task and method else ""
+        return f"Circuit({self.n_edges} of {self.graph.n_edges} edges, {self.n_nodes} nodes{about})"

@@ -1,0 +1,120 @@
+"""The library's own files: safetensors, with a JSON header."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.errors import FileFormatError, InputError
+from sparse_circuits.graph import Graph
+
+if TYPE_CHECKING:
+    from sparse_circuits.circuit.circuit import Circuit
+    from sparse_circuits.circuit.scores import Scores
+
+FORMAT_VERSION = 1
+_KEY = "sparse_circuits"
+
+
+def pack_circuit(circuit: Circuit) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    u, v = circuit.mask.nonzero(as_tuple=True)
+    tensors = {"sources": u.int(), "destinations": v.int()}
+    if circuit.values is not None:
+        tensors["scores"] = circuit.values[u, v].float()
+    return {"graph": asdict(circuit.graph), "provenance": circuit.provenance}, tensors
+
+
+def pack_scores(scores: Scores) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    tensors = {"values": scores.values.contiguous(), "clean": scores.clean}
+    if scores.corrupted is not None:
+        tensors["corrupted"] = scores.corrupted
+    header = {
+        "graph": asdict(scores.graph),
+        "provenance": scores.provenance,
+        "signed": scores.signed,
+        "passes": list(scores.passes),
+    }
+    return header, tensors
+
+
+def unpack_edges(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    u, v = tensors["sources"].long(), tensors["destinations"].long()
+    mask = torch.zeros(graph.n_sources, graph.n_destinations, dtype=torch.bool)
+    outside = (u < 0) | (u >= graph.n_sources) | (v < 0) | (v >= graph.n_destinations)
+    if len(u) != len(v) or bool(outside.any()) or bool((u >= graph.readable[v]).any()):
+        raise FileFormatError(f"{path}: holds edges that its graph does not have; the file is damaged.")
+    mask[u, v] = True
+    if "scores" not in tensors:
+        return mask, None
+    values = torch.zeros(mask.shape)
+    values[u, v] = tensors["scores"]
+    return mask, values
+
+
+def write(path: Path, kind: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """Write a file in one step: a reader sees the old file or the new one, never half of it."""
+    from safetensors.torch import save
+
+    header = {"format": kind, "version": FORMAT_VERSION, **header}
+    data = save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, {_KEY: json.dumps(header)})
+    return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_atomically(path: Path, fill: Callable[[Path], Any]) -> Path:
+    """Let ``fill`` write a temporary file beside ``path``, then move it there; nothing is left behind on failure.
+
+    Raises:
+        InputError: if the folder does not exist or cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"Cannot write {path}: there is no folder {path.parent}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        fill(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of one of the library's files.
+
+    Raises:
+        InputError: if there is no such file. FileFormatError: if it is damaged, or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"No file at {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(metadata.get(_KEY, "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileFormatError(f"{path} is damaged, or not a safetensors file ({error}).") from None
+    if not isinstance(header, dict):
+        raise FileFormatError(f"{path} is a safetensors file, but not one of sparse-circuits.")
+    if header.get("format") != kind:
+        raise FileFormatError(f"{path} holds {header.get('format')!r}; expected {kind!r}.")
+    if header.get("version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path} has format version {header.get('version')!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
+        )
+    required = {"circuit": ("sources", "destinations"), "scores": ("values", "clean")}[kind]
+    missing = [name for name in required if name not in tensors] + [k for k in ("graph", "provenance") if k not in header]
+    if missing:
+        raise FileFormatError(f"{path} lacks {', '.join(missing)}; the file is damaged.")
+    return header, tensors

@@ -1,0 +1,113 @@
+"""What attribution returns: a score for every edge, and how far to believe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.circuit.circuit import Circuit
+from sparse_circuits.circuit.files import pack_scores, read, write
+from sparse_circuits.circuit.select import greedy, strength, top
+from sparse_circuits.errors import InputError
+from sparse_circuits.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A score for every edge of a graph, averaged over examples, in units of the metric.
+
+    Attributes:
+        graph: the graph.
+        values: float32 ``[n_sources, n_destinations]``, 0 where there is no edge.
+        clean, corrupted: the metric per example, ``[examples]``, of the clean run and, under PATCH, of the corrupted run.
+        signed: whether scores estimate a signed indirect effect, so that the most damaging come first under ``signed=True``.
+        passes: forward and backward passes per example.
+        provenance: model, task, method and so on, as saved with it.
+    """
+
+    graph: Graph
+    values: Tensor
+    clean: Tensor
+    corrupted: Tensor | None
+    signed: bool = True
+    passes: tuple[float, float] = (0, 0)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def convergence_gap(self) -> float | None:
+        """Sum of the scores of the edges that leave the input, minus m(corrupted) - m(clean): 0 for an exact path integral.
+
+        None where no corrupted run was made, or the scores are not signed.
+        """
+        if self.corrupted is None or not self.signed:
+            return None
+        return float(self.values[0].sum()) - float((self.corrupted - self.clean).mean())
+
+    def to_dict(self) -> dict[str, float]:
+        """Every edge's score by name, ``{"input->a0.h0<q>": -0.12, ...}``."""
+        u, v = self.graph.mask.nonzero(as_tuple=True)
+        values = self.values[u, v].tolist()
+        return {self.graph.edge_name(a, b): s for a, b, s in zip(u.tolist(), v.tolist(), values, strict=True)}
+
+    def top(self, n: int, *, signed: bool = False) -> Circuit:
+        """The circuit of the ``n`` strongest edges, less what dangles.
+
+        Args:
+            n: edges chosen; the circuit's ``n_edges`` is what remains after dangling parts are removed.
+            signed: rank most damaging (most negative) first instead of by absolute value.
+        """
+        ranking = self._ranking(n, signed)
+        return self._circuit(top(self.graph, ranking, n), rule="top", n=n, signed=signed)
+
+    def greedy(self, n: int, *, signed: bool = False) -> Circuit:
+        """The circuit grown from the logits by ``n`` times taking the strongest edge into a node that is already in, less what dangles."""
+        ranking = self._ranking(n, signed)
+        return self._circuit(greedy(self.graph, ranking, n), rule="greedy", n=n, signed=signed)
+
+    def threshold(self, threshold: float, *, signed: bool = False) -> Circuit:
+        """The circuit of all edges with |score| >= threshold (``signed``: score <= -threshold), less what dangles."""
+        if not threshold >= 0:
+            raise InputError(f"threshold({threshold!r}): expected a number of at least 0.")
+        ranking = self._ranking(0, signed)
+        return self._circuit(self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed)
+
+    def save(self, path: str | Path) -> Path:
+        """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
+        return write(Path(path), "scores", *pack_scores(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """
+        Raises:
+            FileFormatError: for a file that is damaged or holds something else.
+        """
+        header, tensors = read(Path(path), "scores")
+        return cls(
+            graph=Graph(**header["graph"]),
+            values=tensors["values"],
+            clean=tensors["clean"],
+            corrupted=tensors.get("corrupted"),
+            signed=header["signed"],
+            passes=tuple(header["passes"]),
+            provenance=header["provenance"],
+        )
+
+    def _ranking(self, n: int, signed: bool) -> Tensor:
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise InputError(f"Number of edges {n!r}: expected a whole number of at least 0.")
+        if n > self.graph.n_edges:
+            raise InputError(f"{n} edges were asked for, but the graph has {self.graph.n_edges}.")
+        if signed and not self.signed:
+            method = self.provenance.get("method", "this method")
+            raise InputError(f"The scores of {method} carry no sign, so signed=True cannot rank them; leave it out.")
+        if not torch.isfinite(self.values).all():
+            raise InputError("The scores are not finite, so edges cannot be ranked; check the model's outputs and the metric.")
+        return strength(self.values, signed)
+
+    def _circuit(self, edges: Tensor, **selection: Any) -> Circuit:
+        pruned = self.graph.prune(edges)
+        return Circuit(self.graph, pruned, self.values * pruned, {**self.provenance, "selection": selection})

@@ -1,0 +1,160 @@
+"""What the library needs to know of a model, whatever class it comes from.
+
+An :class:`Anatomy` is a model taken apart into what writes into the residual stream and what reads from it. It holds
+references to the model's own weights and calls the model's own embedding, MLPs and unembedding; only the wiring
+between them is ours, because a circuit rewires it. :func:`sparse_circuits.model.anatomy_of` builds one and checks it
+against the model's own forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparse_circuits.model.norm import Norm
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """The attention of one layer, as per-head weights.
+
+    Attributes:
+        W_Q, W_K, W_V: ``[heads, d_model, d_head]``; K and V have one entry per key-value group.
+        b_Q, b_K, b_V: ``[heads, d_head]`` or None.
+        W_O: ``[heads, d_head, d_model]``; ``b_O``: ``[d_model]`` or None.
+        scale: what the products of queries and keys are multiplied by.
+        rotate: rotary embedding of ``[batch, pos, heads, d_head]``, or None.
+        q_norm, k_norm: norms of each head's queries and keys, before the rotation, or None.
+        causal: whether position i sees only positions up to i; ``window``: how many of these, None for all.
+        softcap: scores become ``softcap * tanh(scores / softcap)``, None for plain scores.
+    """
+
+    W_Q: Tensor
+    W_K: Tensor
+    W_V: Tensor
+    W_O: Tensor
+    b_Q: Tensor | None
+    b_K: Tensor | None
+    b_V: Tensor | None
+    b_O: Tensor | None
+    scale: float
+    rotate: Callable[[Tensor], Tensor] | None = None
+    q_norm: Callable[[Tensor], Tensor] | None = None
+    k_norm: Callable[[Tensor], Tensor] | None = None
+    causal: bool = True
+    window: int | None = None
+    softcap: float | None = None
+
+    @property
+    def n_heads(self) -> int:
+        return self.W_Q.shape[0]
+
+    @property
+    def n_groups(self) -> int:
+        return self.W_K.shape[0]
+
+    def project(self, x: Tensor, which: str) -> Tensor:
+        """Queries, keys or values (``which`` is "q", "k" or "v") of a normed stream: ``[batch, pos, heads, d_head]``."""
+        weight: Tensor = {"q": self.W_Q, "k": self.W_K, "v": self.W_V}[which]
+        bias: Tensor | None = {"q": self.b_Q, "k": self.b_K, "v": self.b_V}[which]
+        heads, d_model, d_head = weight.shape
+        flat = F.linear(x, weight.transpose(1, 2).reshape(heads * d_head, d_model), None if bias is None else bias.flatten())
+        return flat.unflatten(-1, (heads, d_head))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Tensor:
+        """What each head collects: z, ``[batch, pos, heads, d_head]``, from the projections' outputs.
+
+        Args:
+            q, k, v: ``[batch, pos, heads, d_head]``; k and v may have fewer heads, each serving a run of queries' heads.
+            real: ``[batch, pos]``, False at padding, or None. Only attention that looks right needs it: a real position
+                never looks at padding on its right under a causal mask.
+        """
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        if self.rotate is not None:
+            q, k = self.rotate(q), self.rotate(k)
+        if k.shape[2] != q.shape[2]:
+            k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
+        if v.shape[2] != q.shape[2]:
+            v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        mask = self._mask(q.shape[2], real, q.device)
+        if self.softcap is None:
+            plain = mask is None and self.causal
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain, scale=self.scale)
+        else:
+            scores = self.softcap * torch.tanh(q @ k.transpose(-1, -2) * (self.scale / self.softcap))
+            seen = self._mask(q.shape[2], real, q.device, explicit=True)
+            z = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v if seen is not None else scores.softmax(-1) @ v
+        return z.transpose(1, 2)
+
+    def _mask(self, n_pos: int, real: Tensor | None, device: torch.device, explicit: bool = False) -> Tensor | None:
+        """Which keys each query sees (True), broadcastable to ``[batch, heads, query, key]``; None where plain."""
+        if not self.causal:
+            return None if real is None else real[:, None, None, :]
+        windowed = self.window is not None and self.window < n_pos
+        if not windowed and not explicit:
+            return None
+        seen = torch.ones(n_pos, n_pos, dtype=torch.bool, device=device).tril()
+        return seen.triu(1 - self.window) if windowed and self.window is not None else seen
+
+    def write(self, z: Tensor) -> Tensor:
+        """All heads' contribution to the stream, ``b_O`` included: ``[batch, pos, d_model]``."""
+        return F.linear(z.flatten(-2), self.W_O.flatten(0, 1).T, self.b_O)
+
+    def contributions(self, z: Tensor, heads: slice | Tensor = slice(None)) -> Tensor:
+        """Each head's own contribution ``z_h W_O[h]``, ``b_O`` left out: ``[heads, rows, d_model]`` from ``[rows, heads, d_head]``."""
+        return torch.bmm(z.transpose(0, 1), self.W_O[heads].to(z.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One layer: attention and MLP with the norms in front of them. ``mlp`` is None in attention-only models.
+
+    In a parallel block both read the block's input; otherwise the MLP reads the stream after attention.
+    """
+
+    attn_norm: Norm
+    attention: Attention
+    mlp_norm: Norm | None
+    mlp: Callable[[Tensor], Tensor] | None
+    parallel: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """A whole model in parts.
+
+    Attributes:
+        embed: token ids ``[batch, pos]`` to the token embedding ``[batch, pos, d_model]`` (the "input" node).
+        positions: number of positions to what is added at each: ``[pos, d_model]``, or None (rotary, or none).
+        blocks: the layers, bottom up.
+        final_norm, unembed: from the last residual stream to logits.
+        max_positions: the longest prompt that the model can run, None where it has no limit.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    positions: Callable[[int], Tensor] | None
+    blocks: tuple[Block, ...]
+    final_norm: Norm
+    unembed: Callable[[Tensor], Tensor]
+    d_model: int
+    d_vocab: int
+    max_positions: int | None
+    dtype: torch.dtype
+    device: torch.device
+
+    def stream(self, embedding: Tensor, n_pos: int | None = None) -> Tensor:
+        """The residual stream before the first block; ``n_pos`` where the embedding is one vector for all positions."""
+        if self.positions is None:
+            return embedding
+        return embedding + self.positions(n_pos or embedding.shape[1])
+
+    def logits(self, stream: Tensor) -> Tensor:
+        return self.unembed(self.final_norm(stream))

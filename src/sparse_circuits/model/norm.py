@@ -1,0 +1,65 @@
+"""The norms of a transformer, with the derivative in the form that attribution uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """LayerNorm, RMSNorm or no norm over the last dimension.
+
+    With ``x̂ = (x - mean(x)) r``, ``r = (var(x) + eps)^-1/2`` (RMSNorm: no mean, mean square instead of variance):
+
+        norm(x) = weight * x̂ + bias,        J^T g = r (C (weight * g) - x̂ <x̂, weight * g> / d)
+
+    where ``C`` removes the mean (RMSNorm: the identity) and ``d`` is the width. J is exact, ``eps`` included.
+    """
+
+    kind: Literal["layer", "rms", "none"]
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    eps: float = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.kind == "none":
+            return x
+        width = (x.shape[-1],)
+        if self.kind == "layer":
+            return F.layer_norm(x, width, self.weight, self.bias, self.eps)
+        # Hugging Face's RMSNorms compute in float32 and cast before the weight is applied.
+        normalized = F.rms_norm(x.float(), width, None, self.eps).to(x.dtype)
+        return normalized if self.weight is None else normalized * self.weight
+
+    def inverse_scale(self, x: Tensor) -> Tensor:
+        """``r``, shape ``[..., 1]``, in float32."""
+        x = x.float()
+        if self.kind == "none":
+            return torch.ones_like(x[..., :1])
+        if self.kind == "layer":
+            return (x.var(-1, keepdim=True, correction=0) + self.eps).rsqrt()
+        return (x.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+
+    def normalize(self, x: Tensor, inverse_scale: Tensor) -> Tensor:
+        """``x̂`` in float32, given ``r``: what the norm yields before its weight and bias."""
+        x = x.float()
+        return (x - x.mean(-1, keepdim=True)) * inverse_scale if self.kind == "layer" else x * inverse_scale
+
+    def fold(self, weight: Tensor) -> Tensor:
+        """``C diag(norm weight) W`` in float32, for ``W`` of shape ``[..., d, d_out]`` that reads the norm's output.
+
+        Then ``norm(x) W = r (x @ fold(W)) + bias @ W``, and ``J^T W g = r (fold(W) g - x̂ <x̂, fold(W) g> / d)``.
+        """
+        folded = weight.detach().float()
+        if self.weight is not None:
+            folded = folded * self.weight.detach().float()[:, None]
+        return folded - folded.mean(-2, keepdim=True) if self.kind == "layer" else folded
+
+    def shift(self, weight: Tensor) -> Tensor | float:
+        """``bias @ W`` in float32, the part of ``norm(x) W`` that does not depend on ``x``."""
+        return 0.0 if self.bias is None else self.bias.detach().float() @ weight.detach().float()

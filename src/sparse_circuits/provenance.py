@@ -1,0 +1,40 @@
+"""Where a result comes from: recorded with everything that is saved."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from sparse_circuits.task.task import Task
+
+
+def model_id(model: Any) -> str:
+    """The name under which a model was loaded, as far as it knows."""
+    name = getattr(model, "sparse_circuits_id", None)
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    return str(name or getattr(config, "_name_or_path", "") or getattr(model.cfg, "model_name", "") or "unnamed")
+
+
+def provenance(model: Any, task: Task, **more: Any) -> dict[str, Any]:
+    """Model, task and library versions, as JSON-ready values."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    return {
+        "model": model_id(model),
+        "model_class": type(model).__name__,
+        "revision": getattr(config, "_commit_hash", None),
+        "task": task.name,
+        "task_hash": task.hash,
+        "metric": type(task.metric).__name__,
+        "versions": versions(),
+        **more,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in ("sparse-circuits", "torch", "transformer-lens", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,41 @@
+"""Prompts as tensors: what runs, and what a metric sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some of a task's examples, right-padded.
+
+    Attributes:
+        index: the examples' rows in the original task: int64 ``[examples]``.
+        tokens: clean prompts: int64 ``[examples, pos]``.
+        lengths: real tokens of each: int64 ``[examples]``.
+        corrupted: corrupted prompts, like ``tokens``, or None.
+        clean_logits: the unablated model's logits on the clean prompts, where the metric declares that it needs them:
+            at all positions, or at the one position read if the metric reads only one.
+    """
+
+    index: Tensor
+    tokens: Tensor
+    lengths: Tensor
+    corrupted: Tensor | None = None
+    clean_logits: Tensor | None = None
+
+    @property
+    def real(self) -> Tensor:
+        """False at padding: bool ``[examples, pos]``."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None] < self.lengths[:, None]
+
+    @property
+    def padding(self) -> Tensor | None:
+        """``real``, or None where nothing is padded."""
+        return None if bool((self.lengths == self.tokens.shape[1]).all()) else self.real
+
+    def __len__(self) -> int:
+        return len(self.index)

@@ -1,0 +1,218 @@
+"""A task: prompts that show a behaviour, minimal counterfactuals, and a metric."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.errors import InputError
+from sparse_circuits.model.anatomy import Anatomy
+from sparse_circuits.task.batch import Batch
+from sparse_circuits.task.metrics import Metric, PositionMetric
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Clean and corrupted prompts with a metric.
+
+    Args:
+        clean: the prompts that show the behaviour: strings, or lists of token ids (then nothing is prepended).
+        corrupted: one minimal counterfactual for each, of the same length in tokens; None where no method or ablation
+            needs them (ZERO and MEAN do not).
+        metric: :class:`LogitDiff`, :class:`ProbDiff`, :class:`LogProb`, :class:`NegativeKL`, or any callable
+            ``f(logits, batch) -> [examples]``; higher is the behaviour.
+        name: for titles and files.
+        prepend_bos: whether strings get the tokenizer's BOS token in front; None follows the model.
+        index: the rows' numbers in the task that this one is a slice of; set by slicing.
+
+    Rows may differ in length; they are right-padded and masked. ``task[:32]`` is a task too.
+
+    Raises:
+        InputError: for no prompts, unequal numbers of clean and corrupted prompts, or a metric that cannot be called.
+    """
+
+    clean: Sequence[Prompt]
+    corrupted: Sequence[Prompt] | None = None
+    metric: Metric = field(kw_only=True)
+    name: str = field(default="custom", kw_only=True)
+    prepend_bos: bool | None = field(default=None, kw_only=True)
+    index: Sequence[int] | None = field(default=None, kw_only=True)
+    _total: int | None = field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        for side in ("clean", "corrupted"):
+            prompts = getattr(self, side)
+            if isinstance(prompts, str):
+                raise InputError(f"Task({side}=...): expected a list of prompts, got one string; write [{prompts[:30]!r}].")
+            if isinstance(prompts, Tensor):
+                object.__setattr__(self, side, prompts.tolist())
+        if len(self.clean) == 0:
+            raise InputError("Task(clean=[]): expected at least one prompt.")
+        if self.corrupted is not None and len(self.corrupted) != len(self.clean):
+            raise InputError(
+                f"Task: {len(self.clean)} clean prompts but {len(self.corrupted)} corrupted ones; expected one for each."
+            )
+        if not callable(self.metric):
+            raise InputError(f"Task(metric={self.metric!r}): expected a metric such as LogitDiff(...), or a callable.")
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @overload
+    def __getitem__(self, rows: slice) -> Task: ...
+    @overload
+    def __getitem__(self, rows: Sequence[int]) -> Task: ...
+    def __getitem__(self, rows: slice | Sequence[int]) -> Task:
+        """Some of the examples, with the same metric; their ``index`` stays that of the original task."""
+        picked = range(len(self))[rows] if isinstance(rows, slice) else [range(len(self))[i] for i in rows]
+        if len(picked) == 0:
+            raise InputError(f"Task slice {rows!r} holds no example; the task has {len(self)}.")
+        index = self.index or range(len(self))
+        return replace(
+            self,
+            clean=[self.clean[i] for i in picked],
+            corrupted=None if self.corrupted is None else [self.corrupted[i] for i in picked],
+            index=[index[i] for i in picked],
+            _total=self._total or len(self),
+        )
+
+    @property
+    def hash(self) -> str:
+        """A short fingerprint of prompts and metric, for provenance."""
+        content = json.dumps([list(self.clean), list(self.corrupted or []), repr(self.metric)], default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def tokenized(self, model: Any, anatomy: Anatomy, *, corrupted: bool) -> Prompts:
+        """The prompts as tokens of a model, checked.
+
+        Args:
+            corrupted: whether the corrupted prompts are needed.
+
+        Raises:
+            InputError: naming the row: a pair of different lengths, an empty or overlong prompt, an id outside the
+                vocabulary, text without a tokenizer, an answer that is not one token; or if there are no corrupted
+                prompts though they are needed.
+        """
+        if corrupted and self.corrupted is None:
+            raise InputError(
+                f"Task {self.name!r} has no corrupted prompts, which this method or ablation needs; "
+                "pass Task(corrupted=...), or use Ablation.ZERO or Ablation.MEAN with a method that takes no path from them."
+            )
+        encode = Encoder(model, self.prepend_bos)
+        clean = [self._ids(row, "clean", p, encode, anatomy) for row, p in enumerate(self.clean)]
+        pairs: list[list[int]] | None = None
+        if self.corrupted is not None:
+            pairs = [self._ids(row, "corrupted", p, encode, anatomy) for row, p in enumerate(self.corrupted)]
+            for row, (a, b) in enumerate(zip(clean, pairs, strict=True)):
+                if len(a) != len(b):
+                    raise InputError(
+                        f"Task {self.name!r}, row {row}: the clean prompt is {len(a)} tokens and the corrupted one {len(b)}; "
+                        f"expected equal lengths. Clean: {self.clean[row]!r}. Corrupted: {self.corrupted[row]!r}."
+                    )
+        metric = self.metric
+        if isinstance(metric, PositionMetric):
+            metric = metric.resolved(encode.answer if encode.tokenizer else None, self._total or len(self), anatomy.d_vocab)
+            metric.rows(torch.tensor([len(ids) for ids in clean]))
+        encode.warn_unknown(self.name)
+        return Prompts(list(self.index or range(len(self))), clean, pairs, metric, anatomy.device)
+
+    def _ids(self, row: int, side: str, prompt: Prompt, encode: Encoder, anatomy: Anatomy) -> list[int]:
+        where = f"Task {self.name!r}, row {row} ({side})"
+        if isinstance(prompt, str):
+            if encode.tokenizer is None:
+                raise InputError(f"{where}: the prompt is text, but the model has no tokenizer; give lists of token ids.")
+            ids = encode.prompt(prompt)
+        else:
+            ids = [int(i) for i in prompt]
+            if any(not 0 <= i < anatomy.d_vocab for i in ids):
+                raise InputError(f"{where}: token ids must lie between 0 and {anatomy.d_vocab - 1}, got {ids}.")
+        if not ids:
+            raise InputError(f"{where}: the prompt is empty.")
+        if anatomy.max_positions is not None and len(ids) > anatomy.max_positions:
+            raise InputError(f"{where}: {len(ids)} tokens, but the model takes at most {anatomy.max_positions}.")
+        return ids
+
+
+class Encoder:
+    """A model's tokenizer, without special tokens but for the BOS that the model expects in front of a prompt."""
+
+    def __init__(self, model: Any, prepend_bos: bool | None = None) -> None:
+        self.tokenizer = getattr(model, "tokenizer", None)
+        self._bos: list[int] = []
+        self._unknown: set[str] = set()
+        if self.tokenizer is not None:
+            wanted = getattr(model.cfg, "default_prepend_bos", True) if prepend_bos is None else prepend_bos
+            bos = self.tokenizer.bos_token_id
+            if prepend_bos and bos is None:
+                raise InputError("Task(prepend_bos=True): the model's tokenizer has no BOS token.")
+            self._bos = [bos] if wanted and bos is not None else []
+
+    def prompt(self, text: str) -> list[int]:
+        ids = self._encode(text)
+        if self.tokenizer.unk_token_id in ids:  # pyright: ignore[reportOptionalMemberAccess]
+            self._unknown.add(text)
+        return self._bos + ids
+
+    def answer(self, text: str) -> list[int]:
+        """Token ids of an answer; an answer outside the vocabulary has none."""
+        ids = self._encode(text)
+        unk = self.tokenizer.unk_token_id  # pyright: ignore[reportOptionalMemberAccess]
+        return [] if unk in ids and text != self.tokenizer.unk_token else ids  # pyright: ignore[reportOptionalMemberAccess]
+
+    def warn_unknown(self, name: str) -> None:
+        if self._unknown:
+            warnings.warn(
+                f"Task {name!r}: {len(self._unknown)} prompts hold words outside the model's vocabulary, which become its "
+                f"unknown token, for example {min(self._unknown)!r}.",
+                stacklevel=4,
+            )
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportOptionalCall]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """A task in a model's tokens. Batches hold prompts of similar length, so that little is padded."""
+
+    index: list[int]
+    clean: list[list[int]]
+    corrupted: list[list[int]] | None
+    metric: Metric
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @property
+    def n_positions(self) -> set[int]:
+        return {len(ids) for ids in self.clean}
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Batch]]:
+        """Each batch with the rows (in this task, not the original one) that it holds."""
+        order = sorted(range(len(self)), key=lambda row: len(self.clean[row]))
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            lengths = torch.tensor([len(self.clean[row]) for row in rows], device=self.device)
+            yield (
+                torch.tensor(rows),
+                Batch(
+                    index=torch.tensor([self.index[row] for row in rows], device=self.device),
+                    tokens=self._pad(self.clean, rows),
+                    lengths=lengths,
+                    corrupted=None if self.corrupted is None else self._pad(self.corrupted, rows),
+                ),
+            )
+
+    def _pad(self, prompts: list[list[int]], rows: list[int]) -> Tensor:
+        width = max(len(prompts[row]) for row in rows)
+        return torch.tensor([prompts[row] + [0] * (width - len(prompts[row])) for row in rows], device=self.device)
