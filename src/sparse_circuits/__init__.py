@@ -1,0 +1,98 @@
+"""Find, check and draw the circuits inside transformer language models.
+
+>>> import sparse_circuits as sc
+>>> model = sc.load_model("toy")
+>>> task = sc.load_task("ioi", model)
+>>> scores = sc.attribute(model, sc.Graph.of(model), task, sc.EAPIG(steps=5))
+>>> circuit = scores.greedy(200)
+>>> sc.evaluate(model, circuit, task).faithfulness
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparse_circuits.attribution import EAP, EAPIG, Ablation, CleanCorrupted, Exact, Method, attribute
+    from sparse_circuits.circuit import Circuit, Scores
+    from sparse_circuits.errors import FileFormatError, InputError, SparseCircuitsError, UnsupportedModelError
+    from sparse_circuits.evaluation import (
+        Baseline,
+        Curve,
+        Evaluation,
+        evaluate,
+        evaluate_many,
+        faithfulness_curve,
+        random_baseline,
+    )
+    from sparse_circuits.graph import Graph
+    from sparse_circuits.model.load import load_model
+    from sparse_circuits.task import Batch, LogitDiff, LogProb, NegativeKL, ProbDiff, Task, load_task
+
+__version__ = "0.1.0"
+
+# Public names and where they live. They are imported when first used, so that importing the package costs nothing.
+_HOMES = {
+    "attribution": ("EAP", "EAPIG", "Ablation", "CleanCorrupted", "Exact", "Method", "attribute"),
+    "circuit": ("Circuit", "Scores"),
+    "errors": ("FileFormatError", "InputError", "SparseCircuitsError", "UnsupportedModelError"),
+    "evaluation": (
+        "Baseline",
+        "Curve",
+        "Evaluation",
+        "evaluate",
+        "evaluate_many",
+        "faithfulness_curve",
+        "random_baseline",
+    ),
+    "graph": ("Graph",),
+    "model.load": ("load_model",),
+    "task": ("Batch", "LogProb", "LogitDiff", "NegativeKL", "ProbDiff", "Task", "load_task"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "EAP",
+    "EAPIG",
+    "Ablation",
+    "Baseline",
+    "Batch",
+    "Circuit",
+    "CleanCorrupted",
+    "Curve",
+    "Evaluation",
+    "Exact",
+    "FileFormatError",
+    "Graph",
+    "InputError",
+    "LogProb",
+    "LogitDiff",
+    "Method",
+    "NegativeKL",
+    "ProbDiff",
+    "Scores",
+    "SparseCircuitsError",
+    "Task",
+    "UnsupportedModelError",
+    "__version__",
+    "attribute",
+    "evaluate",
+    "evaluate_many",
+    "faithfulness_curve",
+    "load_model",
+    "load_task",
+    "random_baseline",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'sparse_circuits' has no attribute {name!r}")
+    value = getattr(import_module(f"sparse_circuits.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,109 @@
+"""Random circuits to compare with: connected, and of the same size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.attribution.ablation import Ablation
+from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit.select import greedy
+from sparse_circuits.errors import InputError
+from sparse_circuits.evaluation.bootstrap import interval
+from sparse_circuits.evaluation.evaluate import evaluate_many
+from sparse_circuits.evaluation.result import Evaluation
+from sparse_circuits.graph import Graph
+from sparse_circuits.task.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Random circuits as large as a given one, evaluated as it was.
+
+    Attributes:
+        n_edges: edges of the circuit compared with.
+        evaluations: one per random circuit; each circuit's own size stands in it.
+    """
+
+    n_edges: int
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def faithfulness(self) -> Tensor:
+        """Of each random circuit: ``[draws]``."""
+        return torch.tensor([e.faithfulness for e in self.evaluations])
+
+    @property
+    def median(self) -> float:
+        return float(self.faithfulness.median())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The central 95% of the draws."""
+        return interval(self.faithfulness)
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return f"Baseline({len(self.evaluations)} random circuits of {self.n_edges} edges: {self.median:.3f} [{low:.3f}, {high:.3f}])"
+
+
+def random_baseline(
+    model: Any,
+    circuit: Circuit,
+    task: Task,
+    *,
+    ablation: Ablation = Ablation.PATCH,
+    draws: int = 20,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = False,
+) -> Baseline:
+    """Evaluate random circuits with as many edges as ``circuit``, after what dangles is removed.
+
+    Each grows from the logits greedily on random scores, so it is connected: a random choice of edges would fall apart
+    into nothing when pruned, and anything beats nothing.
+
+    Raises:
+        InputError: for fewer than 20 draws, too few for an interval.
+    """
+    if draws < 20:
+        raise InputError(f"random_baseline(draws={draws}): expected at least 20.")
+    generator = torch.Generator().manual_seed(seed)
+    circuits = [random_circuit(circuit.graph, circuit.n_edges, generator) for _ in range(draws)]
+    results = evaluate_many(model, circuits, task, ablation=ablation, batch_size=batch_size, progress=progress)
+    return Baseline(circuit.n_edges, tuple(results))
+
+
+def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Circuit:
+    """A connected random circuit of ``n_edges`` edges, or as near as its connections allow (some sizes cannot be reached:
+    no connected circuit of this graph need have exactly two edges, say).
+    """
+    ranking = torch.rand(graph.n_sources, graph.n_destinations, generator=generator)
+    low, high = n_edges, graph.n_edges  # the smallest request whose pruned circuit is large enough
+    while low < high:
+        middle = (low + high) // 2
+        if int(graph.prune(greedy(graph, ranking, middle)).sum()) >= n_edges:
+            high = middle
+        else:
+            low = middle + 1
+    mask = graph.prune(greedy(graph, ranking, low))
+    return Circuit(graph, _trim(graph, mask, ranking, n_edges), None, {"task": "random", "n": n_edges})
+
+
+def _trim(graph: Graph, mask: Tensor, ranking: Tensor, n_edges: int) -> Tensor:
+    """Take edges away, lowest ranked first, as long as what remains after pruning is large enough."""
+    while int(mask.sum()) > n_edges:
+        u, v = mask.nonzero(as_tuple=True)
+        for i in ranking[u, v].argsort().tolist():
+            smaller = mask.clone()
+            smaller[u[i], v[i]] = False
+            smaller = graph.prune(smaller)
+            if int(smaller.sum()) >= n_edges:
+                mask = smaller
+                break
+        else:
+            return mask
+    return mask
