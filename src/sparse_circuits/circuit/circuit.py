@@ -109,6 +109,45 @@ class Circuit:
         mask, values = unpack_edges(Path(path), graph, tensors)
         return cls(graph, mask, values, header["provenance"])
 
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Draw it; see :func:`sparse_circuits.view.picture.draw_circuit`."""
+        from sparse_circuits.view.picture import draw_circuit
+
+        return draw_circuit(self, path, **options)
+
+    def to_dot(self) -> str:
+        """Graphviz text; see :func:`sparse_circuits.view.dot.to_dot`."""
+        from sparse_circuits.view.dot import to_dot
+
+        return to_dot(self)
+
+    def to_eap_ig(self, path: str | Path, *, d_model: int | None = None, negate: bool = False) -> Path:
+        """Write EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.eap_ig.write_eap_ig`."""
+        from sparse_circuits.circuit.eap_ig import write_eap_ig
+
+        return write_eap_ig(path, self, d_model=d_model, negate=negate)
+
+    @classmethod
+    def from_eap_ig(cls, path: str | Path, graph: Graph | None = None, *, negate: bool = False) -> Circuit:
+        """The circuit in EAP-IG's JSON or ``.pt``, without scores where all of the file's are 0.
+
+        Args:
+            graph: the graph that it must be of; by default any.
+            negate: turn the signs around; see :mod:`sparse_circuits.circuit.eap_ig`.
+
+        Raises:
+            InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
+        """
+        from sparse_circuits.circuit.eap_ig import EAPIGFile
+
+        file = EAPIGFile.read(path)
+        if graph is not None and graph != file.graph:
+            raise InputError(f"{path} is of another graph: {file.graph}; expected {graph}.")
+        values = None
+        if bool(file.values.any()):
+            values = torch.where(file.mask, -file.values if negate else file.values, 0.0)
+        return cls(file.graph, file.mask, values, {"imported": Path(path).name, "d_model": file.d_model})
+
     def _with(self, mask: Tensor) -> Circuit:
         return Circuit(self.graph, mask, None if self.values is None else self.values * mask, self.provenance)
 

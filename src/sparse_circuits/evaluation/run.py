@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparse_circuits.circuit import Circuit
@@ -46,7 +47,6 @@ class CircuitRunner:
 
     def __init__(self, anatomy: Anatomy, graph: Graph) -> None:
         self.anatomy, self.graph = anatomy, graph
-        self._reads = [_Reads.of(block, graph) for block in anatomy.blocks]
 
     @torch.no_grad()
     def final(
@@ -61,7 +61,7 @@ class CircuitRunner:
         """
         used = _used(circuit)
         n_examples, n_pos, d_model = embedding.shape
-        size = max(1, _BUFFER_ELEMENTS // (max(1, len(used)) * n_pos * d_model))
+        size = max(1, _BUFFER_ELEMENTS // ((len(used) + self.graph.destinations_per_layer) * n_pos * d_model))
         finals = []
         for start in range(0, n_examples, size):
             part = slice(start, start + size)
@@ -97,7 +97,7 @@ class CircuitRunner:
             below = sum(1 for u in rows if u < graph.heads_at(layer).start)
             heads = [h for h in range(graph.n_heads) if graph.heads_at(layer).start + h in used]
             if heads:
-                z = self._heads(layer, block, heads, edges[:below], added[:below], streams.attention[layer], real)
+                z = self._heads(layer, block, heads, edges[:below], added[:below], streams.attention[layer], real, shape)
                 ablated_z = ablated.z[layer].expand(*shape[:2], -1, -1)[:, :, heads]
                 change = (z - ablated_z).flatten(0, 1).float()
                 contribution = torch.bmm(change.transpose(0, 1), block.attention.W_O[heads].float())
@@ -111,24 +111,30 @@ class CircuitRunner:
         return _read(streams.final, edges[:, -1:], added, shape)[0].to(embedding.dtype)
 
     def _heads(
-        self, layer: int, block: Block, heads: list[int], edges: Tensor, added: Tensor, stream: Tensor, real: Tensor | None
+        self,
+        layer: int,
+        block: Block,
+        heads: list[int],
+        edges: Tensor,
+        added: Tensor,
+        stream: Tensor,
+        real: Tensor | None,
+        shape: torch.Size,
     ) -> Tensor:
         """z of some heads of a layer, each of q, k and v from its own stream: ``[examples, pos, heads, d_head]``."""
-        graph, reads = self.graph, self._reads[layer]
+        graph = self.graph
         groups = [h * graph.n_kv // graph.n_heads for h in heads]
         n_q, n_kv = graph.n_heads, graph.n_kv
         wanted = sorted({*heads, *(n_q + g for g in groups), *(n_q + n_kv + g for g in groups)})
         start = graph.reads_at(layer, "q").start
         incoming = edges[:, [start + w for w in wanted]]
         distinct, which = torch.unique(incoming, dim=1, return_inverse=True)
-        shape = added.shape[1:] if len(added) else (*stream.shape[:2], stream.shape[-1])
-        if not len(added) and real is not None:
-            shape = (*real.shape, stream.shape[-1])
+        read = _read(stream, distinct, added, shape).to(block.attention.W_Q.dtype)
+        normed = block.attn_norm(read)
         outputs: dict[int, Tensor] = {}
         for i in range(distinct.shape[1]):
-            normed = block.attn_norm(_read(stream, distinct[:, i : i + 1], added, shape)[0].to(block.attention.W_Q.dtype))
             members = [w for w, at in zip(wanted, which.tolist(), strict=True) if at == i]
-            projected = reads.project(normed, members)
+            projected = _project(block, graph, normed[i], members)
             outputs.update({w: projected[:, :, j] for j, w in enumerate(members)})
         q = torch.stack([outputs[h] for h in heads], 2)
         k = torch.stack([outputs[n_q + g] for g in groups], 2)
@@ -136,29 +142,29 @@ class CircuitRunner:
         return block.attention.mix(q, k, v, real)
 
 
-@dataclass(frozen=True, eq=False)
-class _Reads:
-    """A layer's q, k and v weights in the order of its destinations: ``[destinations, d_model, d_head]``."""
+def _project(block: Block, graph: Graph, x: Tensor, members: list[int]) -> Tensor:
+    """Some of a layer's projections of one normed stream: ``[examples, pos, members, d_head]``.
 
-    weight: Tensor
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, block: Block, graph: Graph) -> _Reads:
-        a = block.attention
-        repeats = graph.n_kv // a.n_groups
-        weight = torch.cat([a.W_Q, a.W_K.repeat_interleave(repeats, 0), a.W_V.repeat_interleave(repeats, 0)]).detach()
-        if a.b_Q is None or a.b_K is None or a.b_V is None:
-            return cls(weight, None)
-        bias = torch.cat([a.b_Q, a.b_K.repeat_interleave(repeats, 0), a.b_V.repeat_interleave(repeats, 0)]).detach()
-        return cls(weight, bias)
-
-    def project(self, x: Tensor, members: list[int]) -> Tensor:
-        """Some of the projections of one normed stream: ``[examples, pos, members, d_head]``."""
-        weight = self.weight[members]
-        flat = x @ weight.transpose(0, 1).flatten(1)
-        out = flat.unflatten(-1, weight.shape[::2])
-        return out if self.bias is None else out + self.bias[members]
+    Args:
+        members: ascending numbers of destinations of the layer: query heads, then keys, then values.
+    """
+    attention = block.attention
+    repeats = graph.n_kv // attention.n_groups
+    parts, start = [], 0
+    for weight, bias, count, shared in (
+        (attention.W_Q, attention.b_Q, graph.n_heads, 1),
+        (attention.W_K, attention.b_K, graph.n_kv, repeats),
+        (attention.W_V, attention.b_V, graph.n_kv, repeats),
+    ):
+        heads = [(m - start) // shared for m in members if start <= m < start + count]
+        start += count
+        if not heads:
+            continue
+        if heads != list(range(len(weight))):
+            weight, bias = weight[heads], None if bias is None else bias[heads]
+        flat = F.linear(x, weight.transpose(1, 2).flatten(0, 1), None if bias is None else bias.flatten())
+        parts.append(flat.unflatten(-1, weight.shape[::2]))
+    return torch.cat(parts, 2)
 
 
 def _used(circuit: Circuit) -> dict[int, int]:
@@ -166,12 +172,12 @@ def _used(circuit: Circuit) -> dict[int, int]:
     return {u: i for i, u in enumerate(circuit.mask.any(1).nonzero().flatten().tolist())}
 
 
-def _read(stream: Tensor, columns: Tensor, added: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+def _read(stream: Tensor, columns: Tensor, added: Tensor, shape: torch.Size) -> Tensor:
     """What destinations read: the ablated stream and what their sources add, ``[destinations, examples, pos, d_model]``."""
-    base = stream.float().expand(shape)[None]
+    base = stream.float().expand(shape)
     if len(added) == 0:
         return base.expand(columns.shape[1], *shape)
-    return base + (columns.T @ added.flatten(1)).view(columns.shape[1], *shape)
+    return torch.addmm(base.reshape(1, -1), columns.T, added.flatten(1)).view(columns.shape[1], *shape)
 
 
 def _examples(run: Sources | AblatedStreams, part: slice, n: int) -> Sources | AblatedStreams:  # noqa: D103

@@ -47,14 +47,16 @@ originals. {published}
 
 `python -m sparse_circuits.zoo.train --out DIR --steps {steps} --seed {seed}`: {steps} steps of AdamW with \
 {batch} rows of {context} tokens each ({tokens:,} tokens), learning rate {rate} with {warmup} steps of warmup \
-and then a cosine. It took {minutes} minutes with {threads} CPU threads. The loss counts all tokens alike. The \
+and then a cosine; positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads. The loss counts all tokens alike. The \
 text of every step follows from the seed and the step. Weights are the same in every run on one machine with one \
 version of torch and one number of threads; elsewhere they may differ by rounding.
 
-A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. Of the sentences:
+A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. The kinds of sentences \
+have the early shares in the first {early} of the training, the late ones after {late} of it, and in between \
+the shares change in a straight line:
 
-| kind | share |
-|---|---|
+| kind | early | late |
+|---|---|---|
 {kinds}
 
 ## Held out
@@ -100,7 +102,9 @@ def card(toy: Toy, folder: Path, rows: Sequence[Measurement], *, published: bool
     """The model card's text."""
     record = json.loads((folder / "training.json").read_text())
     config = toy.model.config
-    share = {function.__name__.replace("_", " "): share for function, share in language.KINDS}
+    kinds = (
+        f"| {kind.__name__.replace('_', ' ')} | {first:.0%} | {last:.0%} |" for kind, first, last in language.KINDS
+    )
     head = ("| task | prompts | measure | examples | value | asked |", "|---|---|---|---|---|---|")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.name != "README.md")
     return _CARD.format(
@@ -114,7 +118,9 @@ def card(toy: Toy, folder: Path, rows: Sequence[Measurement], *, published: bool
         megabytes=size / 1e6,
         table="\n".join([*head, *map(_line, rows)]),
         published="" if published else "They were not at hand for this card.",
-        kinds="\n".join(f"| {name} | {share:.0%} |" for name, share in share.items()),
+        kinds="\n".join(kinds),
+        early=f"{record['early']:.0%}",
+        late=f"{record['late']:.0%}",
         names=len(words.NAMES),
         templates=len(ioi.TEMPLATES),
         published_templates=len(ioi.PUBLISHED_TEMPLATES),

@@ -78,6 +78,17 @@ SENTENCES = (
     "The sun was {adjective} over the sea.",
     "The wind moved the {thing} {how}.",
 )
+# Said of one person twice or more, so that names that came before come again.
+ABOUT_SOMEONE = (
+    "{name} likes {food}.",
+    "{name} came home on {day}.",
+    "{name} was {mood}.",
+    "{name} played {sport} in the {part}.",
+    "{name} had a {adjective} {object}.",
+    "{name} went to {country}.",
+    "We saw {name} at the {place}.",
+    "The {person} knows {name}.",
+)
 _LISTS: dict[str, tuple[str, ...]] = {
     **WORDS,
     "weather2": WORDS["weather"],
@@ -107,3 +118,10 @@ class _Draw(dict[str, str]):
 def sentence(rng: random.Random) -> str:
     """One filler sentence."""
     return render(rng.choice(SENTENCES), _Draw(rng))[0]
+
+
+def twice(rng: random.Random) -> str:
+    """Two or three short sentences about the same person."""
+    name = rng.choice(NAMES)
+    templates = rng.sample(ABOUT_SOMEONE, rng.randint(2, 3))
+    return " ".join(render(template.replace("{name}", name), _Draw(rng))[0] for template in templates)

@@ -43,6 +43,7 @@ def vocabulary() -> tuple[str, ...]:
         "he she",
         induction.OPENER,
         *filler.SENTENCES,
+        *filler.ABOUT_SOMEONE,
         *sentences.texts(),
     )
     flat = (lists.NAMES, lists.PREPOSITIONS, lists.PLACES, lists.OBJECTS, lists.EVENTS, lists.OTHER_EVENTS)
@@ -75,39 +76,47 @@ def _plain() -> tuple[str, ...]:
 
 
 def repeated(rng: random.Random) -> str:
-    """A random sequence of words, repeated at least once: induction."""
-    words = rng.sample(_plain() if rng.random() < 0.5 else lists.PLAIN_WORDS, rng.randint(5, 20))
-    again = words * rng.randint(2, max(2, 40 // len(words)))
+    """A random sequence of words, repeated at least once: induction.
+
+    A third are of two to four words: such cycles are easy, and what they teach is on the way to the long ones.
+    """
+    length = rng.randint(2, 4) if rng.random() < 1 / 3 else rng.randint(5, 20)
+    words = rng.sample(_plain() if rng.random() < 0.5 else lists.PLAIN_WORDS, length)
+    again = words * rng.randint(2, max(2, (24 if length < 5 else 40) // length))
     # A sequence may break off anywhere in its last repetition, but not before that has begun.
-    stop = len(again) if rng.random() < 0.5 else rng.randint(len(again) - len(words) + 2, len(again))
+    stop = len(again) if rng.random() < 0.5 else rng.randint(len(again) - length + 2, len(again))
     opener = induction.OPENER + " " if rng.random() < 0.5 else ""
     return opener + " ".join(again[:stop]) + "."
 
 
-# Each kind's share of the sentences. Repeated sequences are long, so a small share of them is a large share of tokens.
-KINDS: tuple[tuple[Callable[[random.Random], str], float], ...] = (
-    (sentences.indirect_object, 0.26),
-    (sentences.later_year, 0.18),
-    (sentences.agreement_simple, 0.05),
-    (sentences.agreement_phrase, 0.07),
-    (sentences.agreement_clause, 0.10),
-    (sentences.pronoun, 0.11),
-    (repeated, 0.11),
-    (filler.sentence, 0.12),
+# Each kind's share of the sentences, early and late in training. Early on, what pays most is copying what came before:
+# the names' behaviours need it, and where it is rare it is learned late, if at all. (Repeated sequences are long, so a
+# small share of them is a large share of tokens.)
+KINDS: tuple[tuple[Callable[[random.Random], str], float, float], ...] = (
+    (sentences.indirect_object, 0.10, 0.26),
+    (sentences.later_year, 0.02, 0.16),
+    (sentences.agreement_simple, 0.00, 0.05),
+    (sentences.agreement_phrase, 0.00, 0.07),
+    (sentences.agreement_clause, 0.02, 0.10),
+    (sentences.pronoun, 0.04, 0.09),
+    (sentences.close_pronoun, 0.09, 0.05),
+    (repeated, 0.58, 0.11),
+    (filler.twice, 0.12, 0.05),
+    (filler.sentence, 0.03, 0.06),
 )
-_FUNCTIONS = tuple(function for function, _ in KINDS)
-_SHARES = tuple(share for _, share in KINDS)
+_FUNCTIONS = tuple(function for function, _, _ in KINDS)
 
 
-def document(rng: random.Random) -> str:
-    """One to six sentences."""
-    return " ".join(function(rng) for function in rng.choices(_FUNCTIONS, _SHARES, k=rng.randint(1, 6)))
+def document(rng: random.Random, late: float = 1.0) -> str:
+    """One to six sentences; `late` is 0 for the early shares, 1 for the late ones, or between."""
+    shares = [first + late * (last - first) for _, first, last in KINDS]
+    return " ".join(function(rng) for function in rng.choices(_FUNCTIONS, shares, k=rng.randint(1, 6)))
 
 
-def row(rng: random.Random, length: int) -> list[str]:
+def row(rng: random.Random, length: int, late: float = 1.0) -> list[str]:
     """`length` tokens: BOS, and documents closed by EOS, the last of them cut."""
     tokens = [BOS]
     while len(tokens) < length:
-        tokens += split(document(rng))
+        tokens += split(document(rng, late))
         tokens.append(EOS)
     return tokens[:length]

@@ -52,7 +52,7 @@ class Toy:
         ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         if self.tokenizer.unk_token_id in ids:
             raise ValueError(f"the bundled tokenizer does not know every word of {prompt!r}")
-        return [self.tokenizer.convert_tokens_to_ids(language.BOS), *ids]
+        return [self.tokenizer.bos_token_id, *ids]
 
     def word(self, answer: str) -> int:
         """The id of a one-word answer."""

@@ -204,7 +204,33 @@ def pronoun(rng: random.Random) -> str:
     return render(f"{opener} {name} {predicate}{connective} {('he', 'she')[woman]} {end}.", slots)[0]
 
 
+# A pronoun close to its name. None of these is a predicate of the bundled task.
+CLOSE_PRONOUNS = (
+    "{name} said that {pronoun} was {mood}",
+    "{name} thinks {pronoun} is {mood}",
+    "{name} lost {own} {object}",
+    "{name} has {own} {object} and {own} {object2}",
+    "{name} knows what {pronoun} wants",
+    "{name} likes {own} {object}",
+)
+
+
+def close_pronoun(rng: random.Random) -> str:
+    """A pronoun that is close to its name."""
+    woman = rng.randrange(2)
+    slots = {
+        "name": rng.choice((MALE_NAMES, FEMALE_NAMES)[woman]),
+        "pronoun": ("he", "she")[woman],
+        "own": PRONOUN_OWN[woman],
+        "mood": rng.choice(WORDS["mood"]),
+        "object": rng.choice(OBJECTS),
+        "object2": rng.choice(OBJECTS),
+    }
+    opener = rng.choice(("", *pronouns.OPENERS))
+    return render(f"{opener} {rng.choice(CLOSE_PRONOUNS)}.", slots)[0].lstrip()
+
+
 def texts() -> tuple[str, ...]:
     """Every word that these sentences may have, slots and word lists apart, for the vocabulary."""
     phrases = (" ".join((*verb, *rests)) for verb, rests in (*VERB_PHRASES, *INNER_PHRASES))
-    return (*_DISTRACTORS, *IOI_ENDS, *phrases, *OPENERS, *_PRONOUN_ENDS, *PRONOUN_OWN)
+    return (*_DISTRACTORS, *IOI_ENDS, *phrases, *OPENERS, *_PRONOUN_ENDS, *PRONOUN_OWN, *CLOSE_PRONOUNS)

@@ -24,6 +24,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from . import language, tokenizer
 
 CHECKPOINT = "checkpoint.pt"
+# Wider than GPT-2's 0.02, which is for wider layers: attention starts less flat, and learns sooner.
+INITIAL_STD = 0.08
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Settings:
     """Everything that the weights depend on (together with the language, the library versions and the machine)."""
 
     seed: int = 0
-    steps: int = 6000
-    batch: int = 32
+    steps: int = 8000
+    batch: int = 16
     context: int = 96
     layers: int = 4
     heads: int = 8
@@ -41,6 +43,9 @@ class Settings:
     final_rate: float = 3e-5
     warmup: int = 200
     decay: float = 0.05
+    # Shares of the training in which the text has its early shares, and at which it has reached its late ones.
+    early: float = 0.2
+    late: float = 0.4
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step: a linear warmup, then a cosine."""
@@ -48,6 +53,10 @@ class Settings:
             return self.rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.final_rate + 0.5 * (self.rate - self.final_rate) * (1 + math.cos(math.pi * done))
+
+    def late_at(self, step: int) -> float:
+        """How far the text's shares are from the early ones (0) to the late ones (1)."""
+        return min(1.0, max(0.0, (step / self.steps - self.early) / (self.late - self.early)))
 
     def config(self, fast: PreTrainedTokenizerFast) -> GPT2Config:
         """The model's configuration: GPT-2 with tied embeddings and without dropout."""
@@ -57,14 +66,25 @@ class Settings:
             n_embd=self.width,
             n_layer=self.layers,
             n_head=self.heads,
+            initializer_range=INITIAL_STD,
             activation_function="gelu_pytorch_tanh",
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
-            bos_token_id=fast.convert_tokens_to_ids(language.BOS),
-            eos_token_id=fast.convert_tokens_to_ids(language.EOS),
-            pad_token_id=fast.convert_tokens_to_ids(language.PAD),
+            bos_token_id=fast.bos_token_id,
+            eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id,
         )
+
+
+def sinusoids(positions: int, width: int) -> torch.Tensor:
+    """Vaswani et al.'s positional encoding, [positions, width].
+
+    The learned positions start from it, since "the one before" is then a rotation, and soon found.
+    """
+    frequencies = torch.exp(-math.log(1000.0) * torch.arange(0, width, 2) / width)
+    angles = torch.arange(positions)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class Run:
@@ -76,6 +96,8 @@ class Run:
         self.ids = self.tokenizer.get_vocab()
         torch.manual_seed(settings.seed)
         self.model = GPT2LMHeadModel(settings.config(self.tokenizer)).train()
+        with torch.no_grad():
+            self.model.transformer.wpe.weight.copy_(sinusoids(settings.context, settings.width) * INITIAL_STD)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -85,7 +107,8 @@ class Run:
     def batch(self, step: int) -> torch.Tensor:
         """The token ids of a step, [batch, context]."""
         rng = random.Random(f"toy/{self.settings.seed}/{step}")
-        rows = [language.row(rng, self.settings.context) for _ in range(self.settings.batch)]
+        late = self.settings.late_at(step)
+        rows = [language.row(rng, self.settings.context, late) for _ in range(self.settings.batch)]
         return torch.tensor([[self.ids[token] for token in row] for row in rows])
 
     def advance(self) -> float:

@@ -1,0 +1,130 @@
+"""What attribution and evaluation cost, as ratios to the bare passes of the plain Hugging Face model.
+
+    python benchmarks/cost.py            # GPT-2-small shape, random weights, 10 prompts of 20 tokens
+
+Passes that EAP cannot do without: one forward (corrupted), one forward and backward to the embedding (clean). EAP-IG
+with n steps: two forwards, n forward-and-backwards. All in one run, in turns; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from shapes import gpt2_folder, in_turns, token_task
+from transformers import AutoModelForCausalLM
+
+import sparse_circuits as sc
+
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+
+
+def bare_passes(hf: torch.nn.Module, clean: torch.Tensor, corrupted: torch.Tensor, forwards: int, gradients: int) -> None:
+    """The same passes of the plain model: forwards without and with a backward pass to the embedding."""
+    embed = hf.get_input_embeddings()
+    with torch.no_grad():
+        for _ in range(forwards):
+            hf(inputs_embeds=embed(corrupted), use_cache=False)
+    for _ in range(gradients):
+        embedding = embed(clean).detach().requires_grad_()
+        logits = hf(inputs_embeds=embedding, use_cache=False).logits[:, -1]
+        torch.autograd.grad((logits[:, 1] - logits[:, 2]).sum(), embedding)
+
+
+def peak_megabytes(folder: Path, what: str, prompts: int, tokens: int) -> float:
+    """Peak resident memory of one job beyond that of the loaded model, in a process of its own."""
+    out = subprocess.run(
+        [sys.executable, __file__, "--peak", what, "--folder", str(folder), "--prompts", str(prompts), "--tokens", str(tokens)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(out.stdout.split()[-1])
+
+
+def peak_job(folder: Path, what: str, prompts: int, tokens: int) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder) if what == "bare" else sc.load_model(str(folder), device="cpu")
+    task = token_task(prompts, tokens, model.get_input_embeddings().num_embeddings if what == "bare" else model.cfg.d_vocab)
+    clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    if what == "bare":
+        bare_passes(model, clean, corrupted, 1, 1)
+    else:
+        method = sc.EAP() if what == "eap" else sc.EAPIG(steps=5)
+        sc.attribute(model, sc.Graph.of(model), task, method, batch_size=prompts)
+    print(resident("VmHWM") - before)
+
+
+def resident(field: str) -> float:
+    """Megabytes of this process: VmRSS now, VmHWM at its peak. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=10)
+    parser.add_argument("--tokens", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        peak_job(args.folder, args.peak, args.prompts, args.tokens)
+        return
+    with tempfile.TemporaryDirectory() as root:
+        folder = gpt2_folder(Path(root))
+        figures = measure(folder, args.prompts, args.tokens, args.repeats)
+    for name, value in figures.items():
+        print(f"{name:60s} {value:8.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1))
+
+
+def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, float]:
+    hf = AutoModelForCausalLM.from_pretrained(folder)
+    model = sc.load_model(str(folder), device="cpu")
+    task = token_task(prompts, tokens, model.cfg.d_vocab)
+    clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
+    graph = sc.Graph.of(model)
+    seconds = in_turns(
+        {
+            "bare 1+1": lambda: bare_passes(hf, clean, corrupted, 1, 1),
+            "eap": lambda: sc.attribute(model, graph, task, sc.EAP(), batch_size=prompts),
+            "bare 2+5": lambda: bare_passes(hf, clean, corrupted, 2, 5),
+            "eap-ig": lambda: sc.attribute(model, graph, task, sc.EAPIG(steps=5), batch_size=prompts),
+        },
+        repeats,
+    )
+    scores = sc.attribute(model, graph, task, sc.EAP())
+    circuits = {f: scores.greedy(round(f * graph.n_edges)) for f in FRACTIONS}
+    jobs = {f"{f:.1%}": (lambda c=c: sc.evaluate_many(model, [c], task, batch_size=prompts)) for f, c in circuits.items()}
+    jobs["all"] = lambda: sc.evaluate_many(model, list(circuits.values()), task, batch_size=prompts)
+    jobs["forward"] = lambda: bare_passes(hf, clean, corrupted, 1, 0)
+    evaluation = in_turns(jobs, max(3, repeats // 2))
+    figures = {
+        "EAP / its bare passes": seconds["eap"] / seconds["bare 1+1"],
+        "EAPIG(steps=5) / its bare passes": seconds["eap-ig"] / seconds["bare 2+5"],
+        "EAP, seconds": seconds["eap"],
+        "bare passes of EAP, seconds": seconds["bare 1+1"],
+        "plain forward, seconds": evaluation["forward"],
+        "10 circuits in one call / 10 plain forwards": evaluation["all"] / (10 * evaluation["forward"]),
+    }
+    for f, circuit in circuits.items():
+        name = f"one circuit, {f:.1%} of edges ({circuit.n_edges}), with shared runs / 1 forward"
+        figures[name] = evaluation[f"{f:.1%}"] / evaluation["forward"]
+    for what in ("bare", "eap", "eap-ig"):
+        figures[f"peak memory beyond the model, {what}, MB"] = peak_megabytes(folder, what, prompts, tokens)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

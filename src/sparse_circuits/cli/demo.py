@@ -1,0 +1,35 @@
+"""``sparse-circuits demo``: a first circuit, from nothing but what is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from sparse_circuits.cli import output
+from sparse_circuits.cli.find import report, search, write
+from sparse_circuits.cli.folder import check_out
+from sparse_circuits.cli.options import Device, option
+from sparse_circuits.cli.record import Arguments
+
+EXAMPLES = ("demo", "demo --out ioi-demo")
+
+
+def demo(
+    out: Annotated[
+        Path, option("--out", "Folder to write; replaced if an earlier run wrote it.", "runs/demo", metavar="FOLDER")
+    ] = Path("runs/demo"),
+    device: Device = None,
+) -> None:
+    """Find and draw the indirect-object circuit of the bundled model.
+
+    Takes less than a minute and a half on two CPU cores.
+    """
+    check_out(out, force=True)
+    output.line('Which name comes next? "Then, Amy and Erica went to the park. Erica gave a ring to ..."')
+    output.line("Looking for the parts of the bundled model that carry the answer.")
+    output.line()
+    found = search(Arguments(model="toy", task="ioi", edges=200), device)
+    write(found, out, force=True)
+    report(found, out)
+    output.line()
+    output.line(f"Open the picture, then go on: sparse-circuits evaluate {out} --curve")

@@ -1,0 +1,180 @@
+"""``sparse-circuits evaluate``: how good circuits are, on examples that they were not found on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparse_circuits.cli import output
+from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
+from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, AblationName, BatchSize, Device, Draws, Examples, option
+from sparse_circuits.cli.record import SCORES, finite
+from sparse_circuits.errors import InputError
+
+if TYPE_CHECKING:
+    from sparse_circuits.evaluation import Curve
+    from sparse_circuits.task import Task
+
+EXAMPLES = (
+    "evaluate runs/ioi",
+    "evaluate runs/ioi --seed 7 --examples 500 --ablation mean --completeness",
+    "evaluate runs/eap runs/eap-ig --curve",
+)
+
+
+def evaluate(
+    circuits: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_CIRCUIT", help="Folders that 'find' wrote, or circuit files.", show_default=False
+        ),
+    ],
+    model: Annotated[str | None, option("--model", "Another model.", "the circuit's", metavar="MODEL")] = None,
+    task: Annotated[str | None, option("--task", "Another task.", "the circuit's", metavar="TASK")] = None,
+    examples: Examples = None,
+    seed: Annotated[
+        int | None,
+        option(
+            "--seed",
+            "Of bundled prompts and random circuits.",
+            "the run's + 1, for prompts that the circuit was not found on",
+            metavar="N",
+            min=0,
+        ),
+    ] = None,
+    ablation: Annotated[
+        AblationName | None, option("--ablation", "What stands in for a part left out.", "the circuit's")
+    ] = None,
+    completeness: Annotated[
+        bool, typer.Option("--completeness", help="Also run everything but the circuit (lower is better).")
+    ] = False,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve", help="Also evaluate other sizes; writes curve.svg, .png and .json into the run's folder."
+        ),
+    ] = False,
+    draws: Draws = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+) -> None:
+    """Evaluate circuits, beside random ones of the same size.
+
+    Several circuits of one model share the runs of the model.
+    """
+    opened = _named([open_circuit(path) for path in circuits])
+    if curve:
+        _check_scores(opened)
+    model_name = model or _common("--model", {name: one.model for name, one in opened.items()})
+    task_name = task or _common("--task", {name: one.task for name, one in opened.items()})
+    ablation_name = ablation or _common("--ablation", {name: one.ablation for name, one in opened.items()})
+    how = ablation_named(ablation_name)
+    seed = 1 + max(one.seed for one in opened.values()) if seed is None else seed
+
+    import sparse_circuits as sc
+
+    loaded = load_model_on(model_name, device)
+    prompts = sc.load_task(task_name, loaded, n=examples, seed=seed)
+    common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": True}
+    plain = [one.circuit for one in opened.values()]
+    results = sc.evaluate_many(loaded, plain, prompts, completeness=completeness, **common)
+    baselines = {
+        name: sc.random_baseline(loaded, one.circuit, prompts, draws=draws or DRAWS, seed=seed, **common)
+        for name, one in opened.items()
+    }
+    output.line(f"{model_name} on {_examples(task_name, prompts, seed, opened)}, {ablation_name} ablation")
+    output.line()
+    output.comparison(dict(zip(opened, results, strict=True)), baselines)
+    if curve:
+        for name, one in opened.items():
+            made = _curve(loaded, one, prompts, common)
+            files = _write_curve(made, one.path.parent, {"task": task_name, "examples": len(prompts), "seed": seed})
+            _report_curve(name, made, files)
+
+
+def _named(opened: list[Opened]) -> dict[str, Opened]:
+    """Circuits by what the table calls them: "this circuit", or their places."""
+    if len(opened) == 1:
+        return {"this circuit": opened[0]}
+    return {str(one.path.parent if one.record is not None else one.path): one for one in opened}
+
+
+def _common(option: str, values: dict[str, str | None]) -> str:
+    different = sorted({str(value) for value in values.values()})
+    if len(different) > 1:
+        raise InputError(
+            f"The circuits differ in {option} ({', '.join(different)}); evaluate them one by one, or give {option}."
+        )
+    value = next(iter(values.values()))
+    if value is None:
+        raise InputError(f"The circuit file does not say; give {option}.")
+    return value
+
+
+def _check_scores(opened: dict[str, Opened]) -> None:
+    for one in opened.values():
+        if one.record is None or not (one.path.parent / SCORES).is_file():
+            raise InputError(f"--curve needs the scores of a run, and there is no {SCORES} beside {one.path}.")
+
+
+def _examples(name: str, task: Task, seed: int, opened: dict[str, Opened]) -> str:
+    from sparse_circuits.task.bundled import BUNDLED
+
+    text = f"{len(task)} examples of {name}"
+    if name in BUNDLED:
+        text += f", seed {seed}"
+    found_on_these = any(one.circuit.provenance.get("task_hash") == task.hash for one in opened.values())
+    return text + (" (those that the circuit was found on)" if found_on_these else "")
+
+
+def _curve(model: Any, opened: Opened, task: Task, common: dict[str, Any]) -> Curve:
+    import sparse_circuits as sc
+
+    scores = sc.Scores.load(opened.path.parent / SCORES)
+    arguments = opened.record.arguments if opened.record is not None else None
+    select = arguments.select if arguments is not None and arguments.select is not None else "greedy"
+    signed = arguments is not None and arguments.signed
+    return sc.faithfulness_curve(model, scores, task, select=select, signed=signed, **common)
+
+
+def _write_curve(curve: Curve, folder: Path, about: dict[str, Any]) -> list[Path]:
+    from sparse_circuits.circuit.files import write_atomically
+    from sparse_circuits.view.curve import plot_curve
+
+    content = {
+        **about,
+        "ablation": curve.evaluations[0].ablation,
+        "requested": curve.requested,
+        "edges": curve.sizes,
+        "faithfulness": curve.faithfulness,
+        "intervals": curve.intervals,
+        "area": curve.area,
+    }
+    text = json.dumps(finite(content), indent=2) + "\n"
+    files = [folder / name for name in ("curve.svg", "curve.png", "curve.json")]
+    with output.working("drawing"):
+        for picture in files[:2]:
+            plot_curve(curve, picture)
+        write_atomically(files[2], lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return files
+
+
+def _report_curve(name: str, curve: Curve, files: list[Path]) -> None:
+    total = curve.evaluations[0].circuit.graph.n_edges
+    output.line()
+    output.line(f"Other sizes of {name}")
+    rows = [
+        (
+            f"{asked:,}",
+            f"{e.circuit.n_edges:,}",
+            f"{e.circuit.n_edges / total:.1%}",
+            output.with_interval(e.faithfulness, e.faithfulness_interval),
+        )
+        for asked, e in zip(curve.requested, curve.evaluations, strict=True)
+    ]
+    output.table("asked for", "edges", "share", "faithfulness", rows=rows, text=["faithfulness"])
+    output.line()
+    output.pairs([("area under the curve", f"{curve.area:.3f}"), ("curve", ", ".join(map(str, files)))])

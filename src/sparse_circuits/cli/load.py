@@ -1,0 +1,83 @@
+"""From what the command line says to the library's objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_circuits.cli.output import working
+from sparse_circuits.cli.record import CIRCUIT, RECORD, Record
+from sparse_circuits.errors import InputError
+
+if TYPE_CHECKING:
+    from sparse_circuits.attribution import Ablation
+    from sparse_circuits.circuit import Circuit
+
+
+def load_model_on(name: str, device: str | None) -> Any:
+    """A model by name, on a device.
+
+    Raises:
+        InputError: for a device that this machine does not have, or a model that cannot be loaded.
+    """
+    with working(f"loading {name}"):
+        import torch
+
+        import sparse_circuits as sc
+
+        if device is not None:
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+                reason = str(error).splitlines()[0]
+                raise InputError(f"--device {device} cannot be used here ({reason}).") from None
+        return sc.load_model(name, device=device)
+
+
+def ablation_named(name: str) -> Ablation:
+    """An ablation by its name on the command line or in a file ("mean-positional", "mean_positional")."""
+    from sparse_circuits.attribution import Ablation
+
+    return getattr(Ablation, name.replace("-", "_").upper())
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A circuit from the command line, with the record of the run that found it, where there is one."""
+
+    path: Path
+    circuit: Circuit
+    record: Record | None
+
+    @property
+    def model(self) -> str | None:
+        return self.circuit.provenance.get("model") if self.record is None else self.record.arguments.model
+
+    @property
+    def task(self) -> str | None:
+        return self.circuit.provenance.get("task") if self.record is None else self.record.arguments.task
+
+    @property
+    def ablation(self) -> str:
+        return str(self.circuit.provenance.get("ablation", "patch"))
+
+    @property
+    def seed(self) -> int:
+        return 0 if self.record is None else self.record.arguments.seed
+
+
+def open_circuit(path: Path) -> Opened:
+    """A run's folder, or a circuit file.
+
+    Raises:
+        InputError: if there is neither. FileFormatError: if it is damaged, or something else.
+    """
+    from sparse_circuits.circuit import Circuit
+
+    if path.is_dir() and not (path / CIRCUIT).is_file():
+        raise InputError(f"{path} holds no {CIRCUIT}; expected a folder that 'find' wrote, or a circuit file.")
+    file = path / CIRCUIT if path.is_dir() else path
+    record = file.parent / RECORD
+    circuit = Circuit.load(file)
+    return Opened(file, circuit, Record.load(record) if file.name == CIRCUIT and record.is_file() else None)

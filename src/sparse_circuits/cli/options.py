@@ -1,0 +1,47 @@
+"""The options that several commands share, and the values that they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+# Written out rather than taken from the library, so that --help need not import torch; a test compares them.
+MethodName = Literal["eap", "eap-ig", "clean-corrupted", "exact"]
+QuadratureName = Literal["left", "right", "midpoint", "trapezoid", "gauss-legendre"]
+AblationName = Literal["patch", "zero", "mean", "mean-positional"]
+SelectName = Literal["greedy", "top"]
+KVName = Literal["per-group", "per-query-head"]
+
+FEWEST_DRAWS = 20
+DRAWS = 20
+BATCH_SIZE = 32
+
+
+def option(name: str, what: str, default: object = None, **more: Any) -> Any:
+    """An option whose own default is None, so that what was given can be told; help says ``default``."""
+    return typer.Option(
+        name, help=what if default is None else f"{what} Default: {default}.", show_default=False, **more
+    )
+
+
+Examples = Annotated[
+    int | None, option("--examples", "Prompt pairs.", "100 of a bundled task, all of a file", metavar="N", min=1)
+]
+BatchSize = Annotated[
+    int | None,
+    option("--batch-size", "Prompt pairs at a time; changes memory, not results.", BATCH_SIZE, metavar="N", min=1),
+]
+Draws = Annotated[
+    int | None,
+    option("--draws", "Random circuits of the same size to compare with.", DRAWS, metavar="N", min=FEWEST_DRAWS),
+]
+Device = Annotated[
+    str | None, option("--device", "Where to run: cpu, cuda, cuda:1...", "a GPU if there is one", metavar="DEVICE")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out if an earlier run wrote it.")]
+RunOrCircuit = Annotated[
+    Path,
+    typer.Argument(metavar="RUN_OR_CIRCUIT", help="A folder that 'find' wrote, or a circuit file.", show_default=False),
+]

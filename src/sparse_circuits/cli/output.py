@@ -1,0 +1,91 @@
+"""What the commands print: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sparse_circuits.circuit import Circuit
+    from sparse_circuits.evaluation import Baseline, Evaluation
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """A spinner on standard error, for work that cannot tell how far it is."""
+    with Console(stderr=True).status(f"{on}..."):
+        yield
+
+
+def line(text: str = "") -> None:
+    """One line of text, as it is."""
+    Console().print(Text(text), soft_wrap=True)
+
+
+def table(*columns: str, rows: Iterable[Sequence[str]], text: Container[str] = ()) -> None:
+    """A plain table. Columns of numbers are set to the right; ``text`` names the others."""
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="left" if column in text else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    Console().print(made)
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> None:
+    """Names with their values, one below the other; long values, such as paths, are not broken."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        line(f"{name:{width}}   {value}")
+
+
+def strongest_edges(circuit: Circuit, n: int = 10) -> None:
+    """The strongest edges with their scores."""
+    scores = list(circuit.to_dict().items())[:n]
+    table("strongest edges", "score", rows=[(name, number(score)) for name, score in scores], text=["strongest edges"])
+
+
+def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline]) -> None:
+    """The whole model, each circuit with random ones of its size, and the empty circuit, one below the other."""
+    first = next(iter(evaluations.values()))
+    graph = first.circuit.graph
+    complete = any(e.completeness is not None for e in evaluations.values())
+    rows = [("whole model", f"{graph.n_edges:,}", number(float(first.clean.mean())), "1.00", "")]
+    for name, evaluation in evaluations.items():
+        own = (evaluation.completeness, evaluation.completeness_interval)
+        rows.append(
+            (
+                name,
+                f"{evaluation.circuit.n_edges:,}",
+                number(evaluation.mean),
+                with_interval(evaluation.faithfulness, evaluation.faithfulness_interval),
+                "" if own[0] is None or own[1] is None else with_interval(own[0], own[1]),
+            )
+        )
+        if name in baselines:
+            baseline = baselines[name]
+            metric_of_draws = number(median(e.mean for e in baseline.evaluations))
+            label = f"random, median of {len(baseline.evaluations)}"
+            faithfulness = with_interval(baseline.median, baseline.interval)
+            rows.append((label, f"{baseline.n_edges:,}", metric_of_draws, faithfulness, ""))
+    rows.append(("empty circuit", "0", number(float(first.empty.mean())), "0.00", ""))
+    metric = str(first.circuit.provenance.get("metric", "metric"))
+    columns = ["", "edges", metric, "faithfulness", *(["completeness"] if complete else [])]
+    table(*columns, rows=[row[: len(columns)] for row in rows], text=("", "faithfulness", "completeness"))
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def with_interval(value: float, interval: tuple[float, float]) -> str:
+    """A value with its 95% interval."""
+    return "undefined" if value != value else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"

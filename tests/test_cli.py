@@ -1,0 +1,473 @@
+"""The command line: what it writes and prints, and the one line that it has for each bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from typer.testing import CliRunner, Result
+
+import sparse_circuits as sc
+from sparse_circuits.attribution import METHODS
+from sparse_circuits.attribution.quadrature import QUADRATURES
+from sparse_circuits.cli import options
+from sparse_circuits.cli.app import app
+from sparse_circuits.cli.folder import new_folder
+from sparse_circuits.cli.record import Arguments, Record
+from sparse_circuits.zoo.tokenizer import build
+
+COMMANDS = ("find", "evaluate", "view", "models", "tasks", "demo")
+RUN_FILES = {"circuit.safetensors", "scores.safetensors", "circuit.svg", "circuit.png", "run.json"}
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], prog_name="sparse-circuits")
+
+
+def ok(*words: object) -> Result:
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model ``tiny`` and a task ``pairs.jsonl`` on which ablation matters; all is run there."""
+    place = tmp_path_factory.mktemp("place")
+    tokenizer = build(32)
+    torch.manual_seed(0)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=32, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2
+    )
+    model = GPT2LMHeadModel(config).eval()
+    model.save_pretrained(place / "tiny")
+    tokenizer.save_pretrained(place / "tiny")
+    rows = []
+    for name in ("Alicia", "Amanda", "Amber", "Amy", "Andrea", "Angela", "Emily", "Erica"):
+        # The answers are whatever tells the two prompts apart for this model, which was never trained.
+        clean, corrupted = f"Then, {name} went to the park", f"Then, {name} walked to the store"
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer.encode(p)] for p in (clean, corrupted)])
+        with torch.no_grad():
+            change = model(ids).logits[0, -1] - model(ids).logits[1, -1]
+        answer, other = (tokenizer.convert_ids_to_tokens(int(i)) for i in (change.argmax(), change.argmin()))
+        rows.append({"clean_prefix": clean, "patch_prefix": corrupted, "clean_answer": answer, "patch_answer": other})
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+FIND = ("find", "--model", "./tiny", "--task", "pairs.jsonl", "--steps", 2, "--edges", 40)
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> Result:
+    """The output of a run that wrote ``first``."""
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        return ok(*FIND, "--out", "first")
+    finally:
+        os.chdir(before)
+
+
+def names_in(folder: Path | str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    text = ok(command, "--help").stdout
+    assert f"Examples:\n    sparse-circuits {command}" in text
+
+
+def test_commands_are_these() -> None:
+    text = ok().stdout
+    assert [line.split()[0] for line in text.split("Commands:\n")[1].splitlines()[:6]] == list(COMMANDS)
+    assert ok("--version").stdout == f"sparse-circuits {sc.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; sys.argv = ['sparse-circuits', 'find', '--help']\n"
+        "from sparse_circuits.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, {'torch', 'numpy', 'transformers', 'transformer_lens', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_python_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sparse_circuits", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage: sparse-circuits" in done.stdout
+
+
+def test_choices_are_the_librarys() -> None:
+    assert get_args(options.MethodName) == tuple(METHODS)
+    assert get_args(options.QuadratureName) == QUADRATURES
+    for name in get_args(options.AblationName):
+        assert isinstance(getattr(sc.Ablation, name.replace("-", "_").upper()), sc.Ablation)
+
+
+# --- find ---
+
+
+def test_find_writes_a_run(found: Result) -> None:
+    assert names_in("first") == RUN_FILES
+    record = json.loads(Path("first/run.json").read_text())
+    circuit = sc.Circuit.load("first/circuit.safetensors")
+    assert record["results"]["edges"] == {"graph": circuit.graph.n_edges, "circuit": circuit.n_edges}
+    assert set(record["files"]) == RUN_FILES
+    assert record["arguments"]["steps"] == 2
+    assert record["arguments"]["quadrature"] == "midpoint"  # what was left open is filled in
+    assert record["arguments"]["examples"] == 8
+    low, high = record["results"]["faithfulness_interval"]
+    assert low <= record["results"]["faithfulness"] <= high
+    assert len(record["results"]["random"]["faithfulness"]) == 20
+
+
+def test_find_prints_what_a_reader_wants_first(found: Result) -> None:
+    circuit = sc.Circuit.load("first/circuit.safetensors")
+    lines = found.stdout.splitlines()
+    strongest = next(line for line in lines if line.startswith(circuit.edges[0]))
+    assert float(strongest.split()[1]) == pytest.approx(circuit.to_dict()[circuit.edges[0]], rel=0.01)
+    for start in ("whole model", "this circuit", "random, median of 20", "empty circuit", "size", "convergence gap"):
+        assert any(line.startswith(start) for line in lines), start
+    assert any(line.split() == ["circuit", "first/circuit.safetensors"] for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_find_from_repeats_a_run(found: Result) -> None:
+    result = ok("find", "--from", "first/run.json", "--out", "again")
+    first, again = (sc.Circuit.load(f"{name}/circuit.safetensors") for name in ("first", "again"))
+    assert again.to_dict() == first.to_dict()
+    before, after = (Record.load(Path(name) / "run.json") for name in ("first", "again"))
+    assert after.arguments == before.arguments
+    assert result.stderr.strip() == ""
+
+
+def test_find_from_with_other_options(found: Result) -> None:
+    ok("find", "--from", "first/run.json", "--method", "eap", "--threshold", "0.01", "--out", "other")
+    arguments = Record.load(Path("other/run.json")).arguments
+    assert (arguments.method, arguments.steps, arguments.edges, arguments.select) == ("eap", None, None, None)
+    assert arguments.model == "./tiny"
+    scores = sc.Scores.load("other/scores.safetensors")
+    assert sc.Circuit.load("other/circuit.safetensors").edges == scores.threshold(0.01).edges
+
+
+def test_find_from_says_when_the_prompts_are_others(found: Result, tmp_path: Path) -> None:
+    rows = Path("pairs.jsonl").read_text()
+    task = tmp_path / "moving.jsonl"
+    task.write_text(rows)
+    ok(*FIND[:3], "--task", task, "--out", "before")
+    task.write_text("".join(reversed(rows.splitlines(keepends=True))))
+    result = ok("find", "--from", "before/run.json", "--out", "after")
+    assert "warning: The prompts of " in result.stderr
+
+
+def test_command_in_the_record_repeats_it(found: Result) -> None:
+    command = json.loads(Path("first/run.json").read_text())["command"].split()
+    ok(*command[1:], "--out", "by-command")
+    assert Record.load(Path("by-command/run.json")).arguments == Record.load(Path("first/run.json")).arguments
+
+
+def test_force_replaces_a_run_but_nothing_else(found: Result, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ok(*FIND, "--out", out)
+    (out / "old-note.txt").write_text("of the earlier run")
+    assert "add --force" in run(*FIND, "--out", out).stderr
+    ok(*FIND, "--out", out, "--force", "--seed", 3)
+    assert names_in(out) == RUN_FILES
+    assert Record.load(out / "run.json").arguments.seed == 3
+    assert names_in(tmp_path) == {"run"}
+
+
+def test_a_failing_run_with_force_keeps_the_earlier_one(found: Result, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ok(*FIND, "--out", out)
+    before = (out / "run.json").read_bytes()
+    assert run(*FIND[:5], "--threshold", 1e9, "--out", out, "--force").exit_code == 2
+    assert (out / "run.json").read_bytes() == before
+    assert names_in(tmp_path) == {"run"}
+
+
+# --- folders ---
+
+
+def test_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "er" / "run"
+    with pytest.raises(FileNotFoundError), new_folder(out, force=False) as folder:
+        (folder / "half").rename(folder / "missing" / "half")
+    assert names_in(tmp_path) == set()
+    with new_folder(out, force=False) as folder:
+        (folder / "run.json").touch()
+        assert not out.exists()
+    assert names_in(out) == {"run.json"}
+    with pytest.raises(KeyboardInterrupt), new_folder(out, force=True) as folder:
+        raise KeyboardInterrupt
+    assert names_in(out.parent) == {"run"}
+    assert names_in(out) == {"run.json"}
+
+
+def test_interrupt_while_writing_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time\n"
+        "import sparse_circuits.view.picture as picture\n"
+        "def slow(*_, **__): pathlib.Path(sys.argv[-1], 'writing').touch(); time.sleep(60)\n"
+        "picture.draw_circuit = slow\n"
+        "from sparse_circuits.cli.app import app\n"
+        "app(sys.argv[1:-1], prog_name='sparse-circuits')\n"
+    )
+    signals = tmp_path / "signals"
+    signals.mkdir()
+    out = tmp_path / "runs" / "one"
+    words = [*map(str, FIND), "--examples", "2", "--out", str(out), str(signals)]
+    process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (signals / "writing").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert any(path.name.startswith(".one.") for path in out.parent.iterdir())
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stderr.strip() == "interrupted: nothing was written"
+    assert names_in(tmp_path) == {"signals"}
+
+
+# --- evaluate ---
+
+
+def test_evaluate_a_run(found: Result) -> None:
+    text = ok("evaluate", "first", "--completeness", "--ablation", "zero").stdout
+    assert "./tiny on 8 examples of pairs.jsonl (those that the circuit was found on), zero ablation" in text
+    assert "completeness" in text
+    expected = sc.evaluate(
+        model := sc.load_model("./tiny"),
+        sc.Circuit.load("first/circuit.safetensors"),
+        sc.load_task("pairs.jsonl", model),
+        ablation=sc.Ablation.ZERO,
+    )
+    row = next(line for line in text.splitlines() if line.startswith("this circuit"))
+    assert f"{expected.faithfulness:.2f} [" in row
+
+
+def test_evaluate_bundled_prompts_takes_new_ones(found: Result) -> None:
+    assert "5 examples of ioi, seed 1," in ok("evaluate", "first", "--task", "ioi", "--examples", 5).stdout
+    assert "5 examples of ioi, seed 9," in ok("evaluate", "first", "--task", "ioi", "--examples", 5, "--seed", 9).stdout
+
+
+def test_evaluate_several_and_a_bare_file(found: Result) -> None:
+    circuit = sc.Circuit.load("first/circuit.safetensors")
+    circuit.save("bare.safetensors")
+    text = ok("evaluate", "first", "bare.safetensors", "--task", "pairs.jsonl").stdout
+    rows = [line.split() for line in text.splitlines() if line.startswith(("first ", "bare.safetensors "))]
+    assert [row[0] for row in rows] == ["first", "bare.safetensors"]
+    assert rows[0][1:] == rows[1][1:]
+
+
+def test_evaluate_curve(found: Result) -> None:
+    text = ok("evaluate", "first", "--curve").stdout
+    curve = json.loads(Path("first/curve.json").read_text())
+    assert len(curve["edges"]) == len(curve["faithfulness"]) == len(curve["requested"])
+    assert curve["faithfulness"][-1] == pytest.approx(1, abs=1e-4)
+    assert {"curve.svg", "curve.png"} <= names_in("first")
+    assert f"{curve['area']:.3f}" in text
+
+
+# --- view ---
+
+
+def test_view_beside_a_circuit(found: Result) -> None:
+    sc.Circuit.load("first/circuit.safetensors").save("seen.safetensors")
+    ok("view", "seen.safetensors", "--title", "Seen", "--max-edges", 5)
+    assert "Seen" in Path("seen.svg").read_text()
+    assert Path("seen.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("seen.dot").read_text().startswith("digraph")
+
+
+def test_view_of_a_run_says_how_good_it_is(found: Result, tmp_path: Path) -> None:
+    ok("view", "first", "--out", tmp_path / "pictures")
+    assert names_in(tmp_path / "pictures") == {"circuit.svg", "circuit.png", "circuit.dot"}
+    assert "faithfulness" in (tmp_path / "pictures" / "circuit.svg").read_text()
+    ok("view", "first", "--out", tmp_path / "one.dot")
+    assert names_in(tmp_path) == {"pictures", "one.dot"}
+
+
+# --- lists, demo ---
+
+
+def test_tasks_and_models() -> None:
+    text = ok("tasks").stdout
+    assert "ioi" in text
+    assert "clean_prefix" in text
+    text = ok("models").stdout
+    assert "toy" in text
+    assert "gpt2" in text
+    assert "layers" in text
+
+
+def test_demo(tmp_path: Path) -> None:
+    for _ in range(2):  # the second replaces the first
+        text = ok("demo", "--out", tmp_path / "demo", "--device", "cpu").stdout
+    assert names_in(tmp_path / "demo") == RUN_FILES
+    assert "random, median of 20" in text
+    assert f"{tmp_path / 'demo' / 'circuit.svg'}" in text
+    results = json.loads((tmp_path / "demo" / "run.json").read_text())["results"]
+    assert results["faithfulness_interval"][0] > results["random"]["interval"][1]
+
+
+# --- bad input ---
+
+
+def write(name: str, text: str) -> Callable[[], None]:
+    return lambda: (Path(name).write_text(text), None)[1]
+
+
+def nothing() -> None:
+    pass
+
+
+def folder_with(name: str) -> Callable[[], None]:
+    def make() -> None:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+
+    return make
+
+
+def damage() -> None:
+    Path("damaged.safetensors").write_bytes(Path("first/circuit.safetensors").read_bytes()[:100])
+
+
+def edit_record(name: str, value: object) -> Callable[[], None]:
+    def make() -> None:
+        record = json.loads(Path("first/run.json").read_text())
+        record["arguments"][name] = value
+        Path("edited.json").write_text(json.dumps(record))
+
+    return make
+
+
+def jsonl(*pairs: tuple[str, str, str, str]) -> str:
+    fields = ("clean_prefix", "patch_prefix", "clean_answer", "patch_answer")
+    return "".join(json.dumps(dict(zip(fields, pair, strict=True))) + "\n" for pair in pairs)
+
+
+TINY = ("find", "--model", "./tiny", "--out", "bad")
+ON_PAIRS = (*TINY, "--task", "pairs.jsonl")
+UNEQUAL = jsonl(("Then, Amy went", "Then, Amy went home", "to", "at"))
+TWO_TOKENS = jsonl(("Then, Amy went", "Then, Erica went", "to the", "at"))
+LENGTHS = jsonl(("Then, Amy went", "Then, Erica went", "to", "at"), ("Then, Amy", "Then, Erica", "to", "at"))
+LONG = jsonl((" ".join(["Amy"] * 40), " ".join(["Erica"] * 40), "to", "at"))
+
+BAD = [
+    (("discover",), nothing, "No such command 'discover'"),
+    (("find", "--modle", "toy"), nothing, "No such option: --modle"),
+    (("find", "--seed", "one"), nothing, "Invalid value for '--seed'"),
+    (("find", "--model", "./nowhere"), nothing, "No model folder at ./nowhere"),
+    (("find", "--model", "./empty"), folder_with("empty/note"), "empty is a folder without a config.json"),
+    ((*TINY, "--task", "iio"), nothing, "Unknown task 'iio'; expected one of ioi, "),
+    ((*TINY, "--task", "none.csv"), nothing, "No task file at none.csv"),
+    ((*TINY, "--task", "empty.jsonl"), write("empty.jsonl", ""), "empty.jsonl holds no rows"),
+    ((*TINY, "--task", "odd.jsonl"), write("odd.jsonl", '{"clean": "a"}\n'), "odd.jsonl, row 0: no 'clean_prefix'"),
+    ((*TINY, "--task", "text.jsonl"), write("text.jsonl", "Amy\n"), "text.jsonl, row 0: not a line of JSON"),
+    ((*TINY, "--task", "unequal.jsonl"), write("unequal.jsonl", UNEQUAL), "row 0: the clean prompt is 5 tokens"),
+    ((*TINY, "--task", "two.jsonl"), write("two.jsonl", TWO_TOKENS), "row 0: correct answer 'to the' is 2 tokens"),
+    ((*TINY, "--task", "long.jsonl"), write("long.jsonl", LONG), "the model takes at most 32"),
+    (
+        (*TINY, "--task", "lengths.jsonl", "--ablation", "mean-positional"),
+        write("lengths.jsonl", LENGTHS),
+        "MEAN_POSITIONAL needs prompts of one length",
+    ),
+    ((*ON_PAIRS, "--examples", 9), nothing, "pairs.jsonl holds 8 examples; 9 were asked for"),
+    ((*ON_PAIRS, "--method", "acdc"), nothing, "Invalid value for '--method'"),
+    ((*ON_PAIRS, "--method", "eap", "--quadrature", "left"), nothing, "--quadrature goes with --method eap-ig only"),
+    ((*ON_PAIRS, "--quadrature", "trapezoid", "--steps", 1), nothing, "'trapezoid' needs at least 2 points"),
+    ((*ON_PAIRS, "--edges", 10, "--threshold", 0.1), nothing, "Expected --edges or --threshold, got both"),
+    ((*ON_PAIRS, "--edges", 0), nothing, "Invalid value for '--edges'"),
+    ((*ON_PAIRS, "--edges", 100_000), nothing, "--edges 100000: the graph of ./tiny has 110"),
+    ((*ON_PAIRS, "--edges", 1, "--select", "top"), nothing, "do not connect the input to the logits"),
+    ((*ON_PAIRS, "--threshold", -1), nothing, "--threshold -1.0: expected a number of at least 0"),
+    ((*ON_PAIRS, "--threshold", "nan"), nothing, "--threshold nan: expected a number of at least 0"),
+    ((*ON_PAIRS, "--threshold", 0.1, "--select", "top"), nothing, "leave it out with --threshold"),
+    ((*ON_PAIRS, "--draws", 5), nothing, "Invalid value for '--draws'"),
+    ((*ON_PAIRS, "--device", "abacus"), nothing, "--device abacus cannot be used here"),
+    ((*ON_PAIRS[:-4], "--out", "full"), folder_with("full/note"), "--out full exists and is not empty"),
+    ((*ON_PAIRS[:-4], "--out", "full", "--force"), folder_with("full/note"), "--out full holds no run.json"),
+    ((*ON_PAIRS[:-4], "--out", "pairs.jsonl"), nothing, "--out pairs.jsonl is a file"),
+    ((*ON_PAIRS[:-4], "--out", "pairs.jsonl/run"), nothing, "pairs.jsonl is not a folder that can be written to"),
+    (("find", "--from", "none.json"), nothing, "No file at none.json"),
+    (("find", "--from", "pairs.jsonl"), nothing, "pairs.jsonl is not JSON"),
+    (("find", "--from", "tiny/config.json"), nothing, "tiny/config.json is not a run.json of sparse-circuits"),
+    (("find", "--from", "edited.json"), edit_record("stpes", 3), "unknown argument 'stpes'"),
+    (("find", "--from", "edited.json"), edit_record("method", "acdc"), "method cannot be 'acdc'"),
+    (("find", "--from", "edited.json"), edit_record("draws", 3), "--draws 3: expected at least 20"),
+    (("evaluate", "none"), nothing, "No file at none"),
+    (("evaluate", "tiny"), nothing, "tiny holds no circuit.safetensors"),
+    (("evaluate", "damaged.safetensors"), damage, "damaged.safetensors is damaged"),
+    (("evaluate", "first/scores.safetensors"), nothing, "holds 'scores'; expected 'circuit'"),
+    (("evaluate", "tiny/model.safetensors"), nothing, "is a safetensors file, but not one of sparse-circuits"),
+    (("evaluate", "bare.safetensors", "--curve"), nothing, "--curve needs the scores of a run"),
+    (("evaluate", "mixed.safetensors", "first"), nothing, "The circuits differ in --model (./other, ./tiny)"),
+    (("evaluate", "alien.safetensors", "--model", "./tiny"), nothing, "The graph is of another model"),
+    (("view", "none.safetensors"), nothing, "No file at none.safetensors"),
+    (("view", "first", "--out", "circuit.bmp"), nothing, "expected a folder, or a file that ends in .svg"),
+    (("view", "first", "--out", "nowhere/circuit.svg"), nothing, "there is no folder nowhere"),
+]
+
+
+@pytest.fixture(scope="module")
+def _circuits(place: Path, found: Result) -> None:
+    """Circuit files that bad inputs name."""
+    circuit = sc.Circuit.load(place / "first/circuit.safetensors")
+    circuit.save(place / "bare.safetensors")
+    sc.Circuit(circuit.graph, circuit.mask, circuit.values, {**circuit.provenance, "model": "./other"}).save(
+        place / "mixed.safetensors"
+    )
+    sc.Circuit.of(sc.Graph(n_layers=1, n_heads=2, n_kv=2), {"input->logits": 1.0}, task="pairs.jsonl").save(
+        place / "alien.safetensors"
+    )
+
+
+@pytest.mark.usefixtures("_circuits")
+@pytest.mark.parametrize(("words", "prepare", "phrase"), BAD, ids=[" ".join(map(str, words)) for words, _, _ in BAD])
+def test_bad_input_has_one_clear_line(words: tuple[object, ...], prepare: Callable[[], None], phrase: str) -> None:
+    prepare()
+    before = set(Path().rglob("*"))
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert phrase in line
+    assert result.stdout == ""
+    assert set(Path().rglob("*")) == before
+
+
+def test_arguments_fill_the_record() -> None:
+    """Every option of a run is in its record, and comes back from it."""
+    arguments = Arguments(method="eap", threshold=0.5, signed=True, seed=4)
+    command = arguments.command
+    assert "--signed" in command
+    assert "--threshold 0.5" in command
+    assert "--seed 4" in command
