@@ -83,8 +83,11 @@ def test_lengths_answers_and_spans(name: str, vocabulary: Vocabulary) -> None:
     assert [len(column) for column in columns] == [N] * 5
     for clean, corrupted, correct, incorrect, spans in zip(*columns, strict=True):
         before, after = vocabulary.ids(clean), vocabulary.ids(corrupted)
-        assert len(before) == len(after) and before != after
-        assert correct and incorrect and not set(correct) & set(incorrect)
+        assert len(before) == len(after)
+        assert before != after
+        assert correct
+        assert incorrect
+        assert not set(correct) & set(incorrect)
         for answer in (*correct, *incorrect):
             assert len(vocabulary.ids(clean + answer)) == len(before) + 1, (clean, answer)
             assert vocabulary.ids(clean + answer)[:-1] == before
@@ -135,7 +138,8 @@ def test_more_prompts_than_there_are() -> None:
         return Example(rng.choice(("The uncle", "The aunt")), "The aunts", (" is",), (" are",), {})
 
     pairs = collect(toy, 5, 0, "small", draw)
-    assert len(pairs.clean) == 5 and set(pairs.clean) == {"The uncle", "The aunt"}
+    assert len(pairs.clean) == 5
+    assert set(pairs.clean) == {"The uncle", "The aunt"}
 
 
 def test_at_least_one_example(toy: Vocabulary) -> None:
@@ -162,10 +166,14 @@ def changed(clean: list[str], corrupted: list[str]) -> list[int]:
 def test_ioi_reads_right(vocabulary: Vocabulary) -> None:
     orders = set()
     for clean, corrupted, (right,), (wrong,) in read("ioi", vocabulary):
-        assert clean.count(wrong) == 2 and clean.count(right) == 1
+        assert clean.count(wrong) == 2
+        assert clean.count(right) == 1
         (place,) = changed(clean, corrupted)
-        assert clean[place] == wrong and corrupted[place] not in clean and corrupted[place] in words.NAMES
-        assert clean.index(right) < place and clean.index(wrong) < place
+        assert clean[place] == wrong
+        assert corrupted[place] not in clean
+        assert corrupted[place] in words.NAMES
+        assert clean.index(right) < place
+        assert clean.index(wrong) < place
         assert names_held_out(right, wrong)
         orders.add(clean.index(right) < clean.index(wrong))
     assert orders == {True, False}
@@ -174,9 +182,11 @@ def test_ioi_reads_right(vocabulary: Vocabulary) -> None:
 def test_greater_than_reads_right(vocabulary: Vocabulary) -> None:
     for clean, corrupted, right, wrong in read("greater-than", vocabulary):
         (place,) = changed(clean, corrupted)
-        assert corrupted[place] == "01" and clean[place - 1] == clean[-1]
+        assert corrupted[place] == "01"
+        assert clean[place - 1] == clean[-1]
         year = int(clean[place])
-        assert all(int(answer) > year for answer in right) and all(int(answer) <= year for answer in wrong)
+        assert all(int(answer) > year for answer in right)
+        assert all(int(answer) <= year for answer in wrong)
         assert (*wrong, *right) == tuple(digits for digits in words.TWO_DIGITS if vocabulary.count(digits) == 1)
     for clean in BUNDLED["greater-than"].generate(vocabulary, N, 0).clean:
         noun = next(word for word in language.split(clean) if word in words.EVENTS + words.OTHER_EVENTS)
@@ -192,7 +202,8 @@ def test_agreement_reads_right(name: str, vocabulary: Vocabulary) -> None:
     numbers = set()
     for clean, corrupted, (right,), (wrong,) in read(name, vocabulary):
         (place,) = changed(clean, corrupted)
-        assert number[clean[place]] == verbs[right] and number[corrupted[place]] == verbs[wrong]
+        assert number[clean[place]] == verbs[right]
+        assert number[corrupted[place]] == verbs[wrong]
         assert (right, wrong) in words.VERBS or (wrong, right) in words.VERBS
         places = [i for i, word in enumerate(clean) if word in number]
         assert place == (places[-1] if name == "sva-within-rc" else places[0])
@@ -212,8 +223,10 @@ def test_induction_reads_right(vocabulary: Vocabulary) -> None:
     for clean, corrupted, (right,), (wrong,) in read("induction", vocabulary):
         for prompt, follows in ((clean, right), (corrupted, wrong)):
             again = prompt.index(prompt[-1])
-            assert again < len(prompt) - 1 and prompt[again + 1] == follows
-        assert sorted(clean) == sorted(corrupted) and len(changed(clean, corrupted)) == 2
+            assert again < len(prompt) - 1
+            assert prompt[again + 1] == follows
+        assert sorted(clean) == sorted(corrupted)
+        assert len(changed(clean, corrupted)) == 2
 
 
 # Tokenizers with few words.
@@ -230,7 +243,9 @@ def test_too_few_words(name: str) -> None:
     with pytest.raises(TooFewWords) as caught:
         BUNDLED[name].generate(words_only("The Mary John uncle is"), 4, 0)
     error = caught.value
-    assert isinstance(error, ValueError) and error.task == name and error.left < error.needed
+    assert isinstance(error, ValueError)
+    assert error.task == name
+    assert error.left < error.needed
     for part in (f"task {name!r}", f"only {error.left} {error.kind}", f"at least {error.needed}", ".csv or .jsonl"):
         assert part in str(error)
 
@@ -246,5 +261,7 @@ def test_slots_hold_only_single_tokens() -> None:
 
 def test_vocabulary_of_a_tokenizer(toy: Vocabulary, byte_level: Vocabulary) -> None:
     assert toy.keep(["Mary", "xylophone", "uncle"]) == ("Mary", "uncle")
-    assert toy.single(" Mary") and not toy.single(" Mary Ann")
-    assert byte_level.single(" gave") and not byte_level.single(" xylophone")
+    assert toy.single(" Mary")
+    assert not toy.single(" Mary Ann")
+    assert byte_level.single(" gave")
+    assert not byte_level.single(" xylophone")

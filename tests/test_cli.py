@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=32, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2
+        vocab_size=len(tokenizer), n_positions=32, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2, **special
     )
     model = GPT2LMHeadModel(config).eval()
     model.save_pretrained(place / "tiny")
@@ -260,7 +260,8 @@ def test_interrupt_while_writing_leaves_nothing(place: Path, tmp_path: Path) -> 
 
 def test_evaluate_a_run(found: Result) -> None:
     text = ok("evaluate", "first", "--completeness", "--ablation", "zero").stdout
-    assert "./tiny on 8 examples of pairs.jsonl (those that the circuit was found on), zero ablation" in text
+    assert "./tiny on 8 examples of pairs.jsonl, zero ablation\n(those that the circuit was found on)\n" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "completeness" in text
     expected = sc.evaluate(
         model := sc.load_model("./tiny"),

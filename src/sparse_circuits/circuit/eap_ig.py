@@ -74,7 +74,8 @@ class EAPIGFile:
         values = torch.zeros(mask.shape) if source.values is None else source.values.detach().float().cpu()
         nodes = mask.any(1) | graph.by_owner(mask.any(0))
         d_model = source.provenance.get("d_model") if d_model is None else d_model
-        return cls(graph, mask, -values if negate else values, nodes, None, d_model)
+        values = (-values if negate else values) + 0.0  # no -0.0, which is what masks leave of negative scores
+        return cls(graph, mask, values, nodes, None, d_model)
 
     @classmethod
     def read(cls, path: str | Path) -> EAPIGFile:

@@ -25,7 +25,7 @@ def demo(
     Takes less than a minute and a half on two CPU cores.
     """
     check_out(out, force=True)
-    output.line('Which name comes next? "Then, Amy and Erica went to the park. Erica gave a ring to ..."')
+    output.line('"Then, Amy and Erica went to the park. Erica gave a ring to ...": to whom?')
     output.line("Looking for the parts of the bundled model that carry the answer.")
     output.line()
     found = search(Arguments(model="toy", task="ioi", edges=200), device)

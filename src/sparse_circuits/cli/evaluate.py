@@ -78,14 +78,16 @@ def evaluate(
 
     loaded = load_model_on(model_name, device)
     prompts = sc.load_task(task_name, loaded, n=examples, seed=seed)
-    common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": True}
+    common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": output.bars()}
     plain = [one.circuit for one in opened.values()]
     results = sc.evaluate_many(loaded, plain, prompts, completeness=completeness, **common)
     baselines = {
         name: sc.random_baseline(loaded, one.circuit, prompts, draws=draws or DRAWS, seed=seed, **common)
         for name, one in opened.items()
     }
-    output.line(f"{model_name} on {_examples(task_name, prompts, seed, opened)}, {ablation_name} ablation")
+    output.line(f"{model_name} on {_examples(task_name, prompts, seed)}, {ablation_name} ablation")
+    if any(one.circuit.provenance.get("task_hash") == prompts.hash for one in opened.values()):
+        output.line("(those that the circuit was found on)")
     output.line()
     output.comparison(dict(zip(opened, results, strict=True)), baselines)
     if curve:
@@ -120,14 +122,10 @@ def _check_scores(opened: dict[str, Opened]) -> None:
             raise InputError(f"--curve needs the scores of a run, and there is no {SCORES} beside {one.path}.")
 
 
-def _examples(name: str, task: Task, seed: int, opened: dict[str, Opened]) -> str:
+def _examples(name: str, task: Task, seed: int) -> str:
     from sparse_circuits.task.bundled import BUNDLED
 
-    text = f"{len(task)} examples of {name}"
-    if name in BUNDLED:
-        text += f", seed {seed}"
-    found_on_these = any(one.circuit.provenance.get("task_hash") == task.hash for one in opened.values())
-    return text + (" (those that the circuit was found on)" if found_on_these else "")
+    return f"{len(task)} examples of {name}" + (f", seed {seed}" if name in BUNDLED else "")
 
 
 def _curve(model: Any, opened: Opened, task: Task, common: dict[str, Any]) -> Curve:

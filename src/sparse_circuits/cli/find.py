@@ -143,10 +143,13 @@ def search(arguments: Arguments, device: str | None) -> Found:
     task = sc.load_task(arguments.task, model, n=arguments.examples, seed=arguments.seed)
     graph = sc.Graph.of(model, kv="per_query_head" if arguments.kv == "per-query-head" else "per_group")
     arguments = _resolved(arguments, method, graph.n_edges, len(task))
-    ablation = ablation_named(arguments.ablation)
-    scores = sc.attribute(model, graph, task, method, ablation=ablation, batch_size=arguments.batch_size, progress=True)
+    common: dict[str, Any] = {
+        "ablation": ablation_named(arguments.ablation),
+        "batch_size": arguments.batch_size,
+        "progress": output.bars(),
+    }
+    scores = sc.attribute(model, graph, task, method, **common)
     circuit = _select(arguments, scores)
-    common: dict[str, Any] = {"ablation": ablation, "batch_size": arguments.batch_size, "progress": True}
     (evaluation,) = sc.evaluate_many(model, [circuit], task, **common)
     baseline = sc.random_baseline(model, circuit, task, draws=arguments.draws, seed=arguments.seed, **common)
     seconds = time.perf_counter() - start

@@ -23,6 +23,11 @@ def working(on: str) -> Iterator[None]:
         yield
 
 
+def bars() -> bool:
+    """Whether to show progress bars: not in a log or a pipe, where they would leave nothing but empty lines."""
+    return Console(stderr=True).is_terminal
+
+
 def line(text: str = "") -> None:
     """One line of text, as it is."""
     Console().print(Text(text), soft_wrap=True)
@@ -30,7 +35,7 @@ def line(text: str = "") -> None:
 
 def table(*columns: str, rows: Iterable[Sequence[str]], text: Container[str] = ()) -> None:
     """A plain table. Columns of numbers are set to the right; ``text`` names the others."""
-    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(column, justify="left" if column in text else "right", overflow="fold")
     for row in rows:
@@ -83,9 +88,11 @@ def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline
 
 def number(value: float) -> str:
     """Three significant digits."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def with_interval(value: float, interval: tuple[float, float]) -> str:
     """A value with its 95% interval."""
-    return "undefined" if value != value else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    # Adding 0 after rounding keeps "-0.00" away.
+    middle, low, high = (round(x, 2) + 0.0 for x in (value, *interval))
+    return "undefined" if value != value else f"{middle:.2f} [{low:.2f}, {high:.2f}]"

@@ -31,6 +31,7 @@ def anatomy_of(model: Any) -> Anatomy:
     """
     names = {cls.__name__ for cls in type(model).__mro__}
     _refuse_hooks(model)
+    _refuse_dropout(model)
     if "TransformerBridge" in names:
         from sparse_circuits.model.bridge import bridge_anatomy
 
@@ -57,6 +58,12 @@ def _refuse_hooks(model: Any) -> None:
             f"The model carries hooks at {', '.join(hooked[:3])}{' and others' if len(hooked) > 3 else ''}, which would be "
             "left out of the circuit. Remove them first: model.reset_hooks(including_permanent=True)."
         )
+
+
+def _refuse_dropout(model: Any) -> None:
+    modules = model.modules() if hasattr(model, "modules") else ()
+    if any(isinstance(m, torch.nn.Dropout) and m.training and m.p > 0 for m in modules):
+        raise InputError("The model is in training mode with dropout, so no two runs agree; call model.eval() first.")
 
 
 @torch.no_grad()

@@ -189,5 +189,8 @@ def _one_token(metric: str, side: str, row: int, answer: str, encode: Encode | N
 def _mask(answers: Sequence[Any], logits: Tensor, batch: Batch) -> Tensor:
     mask = torch.zeros_like(logits)
     for row, example in enumerate(batch.index.tolist()):
-        mask[row, list(answers[example])] = 1
+        ids = _several(answers[example])
+        if any(isinstance(i, str) for i in ids):
+            raise InputError(f"Answer {ids[0]!r} is text; called on its own, a metric needs token ids.")
+        mask[row, ids] = 1
     return mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def plot_curve(
         _line(axes, curve, "completeness", OPPOSES, "s")
     if baseline is not None:
         low, high = baseline.interval
-        label = f"random circuits, {len(baseline.evaluations)} draws"
+        label = f"random circuits ({len(baseline.evaluations)} draws)"
         bar = [[max(0.0, baseline.median - low)], [max(0.0, high - baseline.median)]]
         axes.errorbar(
             [max(1, baseline.n_edges)],
@@ -69,13 +70,13 @@ def plot_curve(
     axes.set_xlabel(f"edges in the circuit (of {graph.n_edges:,})")
     axes.set_ylabel(f"faithfulness under {curve.evaluations[0].ablation} ablation")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    figure.legend(frameon=False, fontsize=8.5, columnspacing=1.2, loc="outside lower center", ncols=3)
     names = ", ".join(str(known[key]) for key in ("task", "model", "method") if known.get(key))
-    axes.set_title(names if title is None else title, loc="left", size=11, weight="bold", wrap=True)
+    axes.set_title("\n".join(wrap(names if title is None else title, 72)), loc="left", size=11, weight="bold")
     return save(figure, to)
 
 
-_LABELS = {"faithfulness": "faithfulness, 95% interval", "completeness": "completeness: the same of all other edges"}
+_LABELS = {"faithfulness": "faithfulness (95% interval)", "completeness": "completeness (all other edges)"}
 
 
 def _line(axes: Axes, curve: Curve, what: str, colour: str, marker: str) -> None:

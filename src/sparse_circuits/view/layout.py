@@ -174,7 +174,7 @@ class _Builder:
     # --- rows ---
 
     def _row(self, layer: int, y: float) -> float:
-        """Place a layer whose ports start at ``y``; returns where the next one's do. MLPs go above heads unless parallel."""
+        """Place a layer whose ports start at ``y``, MLPs above heads unless parallel; return the next layer's."""
         heads = [(f"a{layer}.h{i}", x) for i, x in enumerate(self.xs[: self.graph.n_heads])]
         mlp = [(f"m{layer}", self.xs[-1])] if self.graph.has_mlp else []
         rows = [heads + mlp] if self.graph.parallel else [heads, mlp]

@@ -47,9 +47,10 @@ originals. {published}
 
 `python -m sparse_circuits.zoo.train --out DIR --steps {steps} --seed {seed}`: {steps} steps of AdamW with \
 {batch} rows of {context} tokens each ({tokens:,} tokens), learning rate {rate} with {warmup} steps of warmup \
-and then a cosine; positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads. The loss counts all tokens alike. The \
-text of every step follows from the seed and the step. Weights are the same in every run on one machine with one \
-version of torch and one number of threads; elsewhere they may differ by rounding.
+and then a cosine; positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads, on a \
+machine that had other work. The loss counts all tokens alike. The text of every step follows from the seed and \
+the step. Weights are the same in every run on one machine with one version of torch and one number of threads; \
+elsewhere they may differ by rounding.
 
 A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. The kinds of sentences \
 have the early shares in the first {early} of the training, the late ones after {late} of it, and in between \

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -47,17 +48,21 @@ class Toy:
         model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
         return cls(model.eval(), PreTrainedTokenizerFast.from_pretrained(folder))
 
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token ids by word."""
+        return self.tokenizer.get_vocab()
+
     def ids(self, prompt: str) -> list[int]:
         """BOS and the prompt's token ids; ValueError if one of its words is unknown."""
         ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         if self.tokenizer.unk_token_id in ids:
             raise ValueError(f"the bundled tokenizer does not know every word of {prompt!r}")
-        return [self.tokenizer.bos_token_id, *ids]
+        return [self.vocabulary[language.BOS], *ids]
 
     def word(self, answer: str) -> int:
-        """The id of a one-word answer."""
-        (token,) = self.tokenizer.encode(answer, add_special_tokens=False)
-        return token
+        """The id of a one-word answer; KeyError if it is unknown."""
+        return self.vocabulary[answer.strip()]
 
     @torch.no_grad()
     def logits(self, rows: Sequence[Sequence[int]], batch: int = 128) -> list[torch.Tensor]:

@@ -26,7 +26,7 @@ def build(context: int) -> PreTrainedTokenizerFast:
             decoders.Replace(Regex(r"(?<=\b[0-9]{2}) (?=[0-9]{2}\b)"), ""),
         ]
     )
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,
@@ -37,4 +37,3 @@ def build(context: int) -> PreTrainedTokenizerFast:
         # The decoder sets the spaces; the cleanup for other languages' tokenizers must not run after it.
         clean_up_tokenization_spaces=False,
     )
-    return fast

@@ -60,6 +60,7 @@ class Settings:
 
     def config(self, fast: PreTrainedTokenizerFast) -> GPT2Config:
         """The model's configuration: GPT-2 with tied embeddings and without dropout."""
+        ids = fast.get_vocab()
         return GPT2Config(
             vocab_size=len(fast),
             n_positions=self.context,
@@ -71,9 +72,9 @@ class Settings:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
-            bos_token_id=fast.bos_token_id,
-            eos_token_id=fast.eos_token_id,
-            pad_token_id=fast.pad_token_id,
+            bos_token_id=ids[language.BOS],
+            eos_token_id=ids[language.EOS],
+            pad_token_id=ids[language.PAD],
         )
 
 

@@ -1,0 +1,133 @@
+"""Small random models of every family, and a task for each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+# Small operations on many threads are slower than on one; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+import sparse_circuits as sc
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+HAS_HOOKED = importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
+
+torch.set_num_threads(1)
+
+BRIDGES = ("gpt2", "gpt2-scaled", "neox", "neox-sequential", "llama", "mistral-window", "qwen2", "qwen3")
+HOOKED = ("hooked-gpt2", "hooked-rotary-parallel-gqa", "hooked-rms", "hooked-no-norm", "hooked-attn-only", "hooked-bidirectional")
+FAMILIES = BRIDGES + HOOKED
+VOCAB = 61
+
+
+def hf_config(name: str):  # noqa: ANN201
+    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+    if name.startswith("gpt2"):
+        return GPT2Config(
+            vocab_size=VOCAB, n_embd=24, n_layer=3, n_head=3, n_positions=32, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+            initializer_range=0.25, scale_attn_by_inverse_layer_idx=name == "gpt2-scaled", bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    if name.startswith("neox"):
+        return GPTNeoXConfig(
+            vocab_size=VOCAB, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+            max_position_embeddings=32, rotary_pct=0.5, initializer_range=0.25, use_parallel_residual=name == "neox",
+            hidden_dropout=0.0, attention_dropout=0.0, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    common = {
+        "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 32, "initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": 0,
+    }  # fmt: skip
+    if name == "llama":
+        return LlamaConfig(**common)
+    if name == "mistral-window":
+        return MistralConfig(**common, sliding_window=4)
+    if name == "qwen2":
+        return Qwen2Config(**common)
+    return Qwen3Config(**common, head_dim=8)
+
+
+def hooked_config(name: str):  # noqa: ANN201
+    from transformer_lens import HookedTransformerConfig
+
+    options = {
+        "hooked-gpt2": {"normalization_type": "LN"},
+        "hooked-rotary-parallel-gqa": {
+            "normalization_type": "LN", "positional_embedding_type": "rotary", "rotary_dim": 4, "parallel_attn_mlp": True,
+            "n_key_value_heads": 2,
+        },
+        "hooked-rms": {"normalization_type": "RMS", "gated_mlp": True, "positional_embedding_type": "rotary", "rotary_dim": 8},
+        "hooked-no-norm": {"normalization_type": None},
+        "hooked-attn-only": {"normalization_type": "LNPre", "attn_only": True},
+        "hooked-bidirectional": {"normalization_type": "LN", "attention_dir": "bidirectional"},
+    }[name]  # fmt: skip
+    return HookedTransformerConfig(
+        n_layers=2, d_model=24, n_ctx=32, d_head=8, n_heads=4, d_mlp=40, d_vocab=VOCAB, act_fn="gelu", seed=0,
+        device="cpu", **options,
+    )  # fmt: skip
+
+
+def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):  # noqa: ANN201
+    if name.startswith("hooked"):
+        if not HAS_HOOKED:
+            pytest.skip("this TransformerLens has no HookedTransformer")
+        from transformer_lens import HookedTransformer
+
+        torch.manual_seed(0)
+        model = HookedTransformer(hooked_config(name))
+        for parameter in model.parameters():  # the default initialisation is too small to tell effects apart
+            torch.nn.init.normal_(parameter, std=0.25)
+        for module_name, parameter in model.named_parameters():
+            if module_name.endswith(".w"):
+                torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+        return model.to(dtype)
+    from transformers import AutoModelForCausalLM
+
+    folder = root / name
+    if not folder.exists():
+        torch.manual_seed(0)
+        hf = AutoModelForCausalLM.from_config(hf_config(name))
+        for parameter_name, parameter in hf.named_parameters():  # norms and biases that a fresh model leaves at 1 and 0
+            if parameter.dim() == 1:
+                torch.nn.init.normal_(parameter, mean=1.0 if "weight" in parameter_name else 0.0, std=0.2)
+        hf.save_pretrained(folder)
+    return sc.load_model(folder, dtype=dtype, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+    """Models by family name, each made once."""
+    root, made = tmp_path_factory.mktemp("models"), {}
+
+    def get(name: str, dtype: torch.dtype = torch.float32):  # noqa: ANN202
+        key = (name, dtype)
+        if key not in made:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made[key] = make_model(name, root, dtype)
+        return made[key]
+
+    return get
+
+
+def token_task(n: int = 4, length: int = 7, *, varied: bool = False, metric: object = None, seed: int = 0) -> sc.Task:
+    """Random prompts of ids that differ in two places; ``varied`` lengths on demand."""
+    generator = torch.Generator().manual_seed(seed)
+    clean, corrupted = [], []
+    for row in range(n):
+        size = length - (row % 3 if varied else 0)
+        ids = torch.randint(1, VOCAB, (size,), generator=generator)
+        other = ids.clone()
+        for place in (1, size // 2 + 1):
+            other[place] = torch.randint(1, VOCAB, (1,), generator=generator)
+        clean.append(ids.tolist())
+        corrupted.append(other.tolist())
+    metric = metric or sc.LogitDiff([3 + i % 5 for i in range(n)], [10 + i % 7 for i in range(n)])
+    return sc.Task(clean, corrupted, metric=metric, name="random")

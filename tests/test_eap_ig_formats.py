@@ -1,0 +1,368 @@
+"""EAP-IG's files: what is written is what EAP-IG's readers look for, and all layouts that it ever wrote are read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_circuits.circuit import Circuit, Scores
+from sparse_circuits.circuit.eap_ig import EAPIGFile, read_eap_ig, write_eap_ig
+from sparse_circuits.errors import FileFormatError, InputError
+from sparse_circuits.graph import Graph
+
+GRAPH = Graph(n_layers=2, n_heads=3, n_kv=3)
+PARALLEL = Graph(n_layers=2, n_heads=3, n_kv=3, parallel=True)
+ENDINGS = ("json", "pt")
+
+
+def scores_on(graph: Graph) -> Scores:
+    values = torch.randn(graph.n_sources, graph.n_destinations, generator=torch.Generator().manual_seed(0))
+    return Scores(
+        graph=graph, values=values * graph.mask, clean=torch.ones(4), corrupted=None, provenance={"d_model": 48}
+    )
+
+
+def eap_ig_names(n_layers: int, n_heads: int) -> tuple[list[str], list[str]]:
+    """Sources and destinations in EAP-IG's order, spelt out independently of ``Graph``."""
+    sources, destinations = ["input"], []
+    for layer in range(n_layers):
+        sources += [f"a{layer}.h{head}" for head in range(n_heads)] + [f"m{layer}"]
+        destinations += [f"a{layer}.h{head}<{letter}>" for letter in "qkv" for head in range(n_heads)] + [f"m{layer}"]
+    return sources, [*destinations, "logits"]
+
+
+# --- writing ---
+
+
+@pytest.mark.parametrize("graph", [GRAPH, PARALLEL])
+def test_json_is_what_eap_ig_reads(tmp_path: Path, graph: Graph) -> None:
+    circuit = scores_on(graph).greedy(30)
+    circuit.to_eap_ig(tmp_path / "c.json")
+    data = json.loads((tmp_path / "c.json").read_text())
+    assert data["cfg"] == {"n_layers": 2, "n_heads": 3, "parallel_attn_mlp": graph.parallel, "d_model": 48}
+    assert list(data["nodes"]) == [*eap_ig_names(2, 3)[0], "logits"]
+    assert {name for name, node in data["nodes"].items() if node["in_graph"]} == set(circuit.nodes)
+    assert sorted(data["edges"]) == sorted(graph.edges)
+    assert {name for name, edge in data["edges"].items() if edge["in_graph"]} == set(circuit.edges)
+    kept = circuit.to_dict()
+    assert all(edge == {"score": kept.get(name, 0.0), "in_graph": name in kept} for name, edge in data["edges"].items())
+
+
+@pytest.mark.parametrize("graph", [GRAPH, PARALLEL])
+def test_pt_is_what_eap_ig_reads(tmp_path: Path, graph: Graph) -> None:
+    scores = scores_on(graph)
+    circuit = scores.greedy(30)
+    circuit.to_eap_ig(tmp_path / "c.pt")
+    data = torch.load(tmp_path / "c.pt", weights_only=True)
+    sources, destinations = eap_ig_names(2, 3)
+    assert (data["src_nodes"], data["dst_nodes"]) == (sources, destinations)
+    assert data["cfg"] == {"n_layers": 2, "n_heads": 3, "parallel_attn_mlp": graph.parallel, "d_model": 48}
+    assert torch.equal(data["edges_in_graph"], circuit.mask)
+    assert data["edges_in_graph"].dtype == torch.bool
+    assert torch.equal(data["edges_scores"], circuit.values)
+    assert {n for n, there in zip(sources, data["nodes_in_graph"], strict=True) if there} == set(circuit.nodes) - {
+        "logits"
+    }
+    assert set(data) == {"cfg", "src_nodes", "dst_nodes", "edges_scores", "edges_in_graph", "nodes_in_graph"}
+
+
+@pytest.mark.parametrize(("ending", "width"), [("json", None), ("json", 64), ("pt", None)])
+def test_only_the_json_reader_needs_the_width(tmp_path: Path, ending: str, width: int | None) -> None:
+    circuit = Circuit.of(GRAPH, {"input->m0": -1.0, "m0->logits": 2.0})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        circuit.to_eap_ig(tmp_path / f"c.{ending}", d_model=width)
+    assert ["d_model" in str(w.message) for w in caught] == ([True] if ending == "json" and width is None else [])
+    assert EAPIGFile.read(tmp_path / f"c.{ending}").d_model == width
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_graphs_that_eap_ig_has_no_names_for_are_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"c.{ending}"
+    with pytest.raises(InputError, match='kv="per_query_head"'):
+        Circuit.full(Graph(n_layers=2, n_heads=4, n_kv=2)).to_eap_ig(path)
+    with pytest.raises(InputError, match="MLP in every layer"):
+        Circuit.full(Graph(n_layers=2, n_heads=4, n_kv=4, has_mlp=False)).to_eap_ig(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_endings_and_missing_files_are_refused(tmp_path: Path) -> None:
+    circuit = Circuit.of(GRAPH, ["input->m0"])
+    with pytest.raises(InputError, match=r"\.json or \.pt"):
+        circuit.to_eap_ig(tmp_path / "c.pkl")
+    with pytest.raises(InputError, match=r"\.json or \.pt"):
+        Circuit.from_eap_ig(tmp_path / "c.pkl")
+    with pytest.raises(InputError, match="No file"):
+        Circuit.from_eap_ig(tmp_path / "c.pt")
+    with pytest.raises(InputError, match="no folder"):
+        circuit.to_eap_ig(tmp_path / "none" / "c.pt")
+
+
+# --- round trips ---
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("graph", [GRAPH, PARALLEL])
+def test_circuits_come_back(tmp_path: Path, graph: Graph, ending: str) -> None:
+    circuit = scores_on(graph).greedy(30)
+    path = circuit.to_eap_ig(tmp_path / f"c.{ending}")
+    back = Circuit.from_eap_ig(path, graph)
+    assert back.graph == graph
+    assert back.edges == circuit.edges
+    assert back.to_dict() == circuit.to_dict()
+    assert back.provenance == {"imported": f"c.{ending}", "d_model": 48}
+    again = back.to_eap_ig(tmp_path / f"again.{ending}")
+    if ending == "json":
+        assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(InputError, match="another graph"):
+        Circuit.from_eap_ig(path, replace(graph, n_layers=3))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_scores_come_back_whole(tmp_path: Path, ending: str) -> None:
+    scores = scores_on(GRAPH)
+    path = write_eap_ig(tmp_path / f"s.{ending}", scores)
+    graph, mask, values = read_eap_ig(path)
+    assert graph == GRAPH
+    assert not mask.any()
+    assert torch.equal(values, scores.values)
+    assert torch.equal(read_eap_ig(path, negate=True)[2], -scores.values)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_circuits_without_scores_come_back_without(tmp_path: Path, ending: str) -> None:
+    circuit = Circuit.of(GRAPH, ["input->a0.h1<k>", "a0.h1->logits"])
+    back = Circuit.from_eap_ig(circuit.to_eap_ig(tmp_path / f"c.{ending}", d_model=8))
+    assert back.values is None
+    assert set(back.edges) == set(circuit.edges)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_signs_turn_around_on_request(tmp_path: Path, ending: str) -> None:
+    circuit = Circuit.of(GRAPH, {"input->m0": -1.0, "m0->logits": 2.0})
+    path = circuit.to_eap_ig(tmp_path / f"c.{ending}", d_model=8, negate=True)
+    assert Circuit.from_eap_ig(path).to_dict() == {"m0->logits": -2.0, "input->m0": 1.0}
+    assert Circuit.from_eap_ig(path, negate=True).to_dict() == circuit.to_dict()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_node_scores_and_flags_come_back(tmp_path: Path, ending: str) -> None:
+    circuit = scores_on(GRAPH).greedy(30)
+    node_values = torch.arange(float(GRAPH.n_sources))
+    node_values[2] = torch.nan  # not scored
+    file = replace(EAPIGFile.of(circuit), nodes=torch.arange(GRAPH.n_sources) % 2 == 0, node_values=node_values)
+    back = EAPIGFile.read(file.write(tmp_path / f"c.{ending}"))
+    assert back.node_values is not None
+    assert torch.equal(back.node_values.nan_to_num(-1), node_values.nan_to_num(-1))
+    assert torch.equal(back.nodes, file.nodes)
+    assert back.d_model == 48
+    if ending == "json":
+        assert "NaN" not in (tmp_path / "c.json").read_text()
+
+
+# --- files of EAP-IG's, built by hand in each of its layouts ---
+
+
+def json_file(old: bool = False) -> dict[str, Any]:
+    sources, _ = eap_ig_names(2, 3)
+    here = {"input", "a0.h1", "logits"}
+    edges = {name: {"score": 0.0, "in_graph": False} for name in GRAPH.edges}
+    edges["input->a0.h1<v>"] = {"score": 0.5, "in_graph": True}
+    edges["a0.h1->logits"] = {"score": -0.25, "in_graph": True}
+    edges["m0->m1"] = {"score": 0.125, "in_graph": False}
+    cfg = {"n_layers": 2, "n_heads": 3, "parallel_attn_mlp": False}
+    names = [*sources, "logits"]
+    if old:
+        return {"cfg": cfg, "nodes": {name: name in here for name in names}, "edges": edges}
+    return {"cfg": {**cfg, "d_model": 8}, "nodes": {n: {"in_graph": n in here} for n in names}, "edges": edges}
+
+
+def pt_file(layout: str = "new") -> dict[str, Any]:
+    sources, destinations = eap_ig_names(2, 3)
+    scores, mask = torch.zeros(len(sources), len(destinations)), torch.zeros(len(sources), len(destinations)).bool()
+    for name, edge in json_file()["edges"].items():
+        u, v = name.split("->")
+        scores[sources.index(u), destinations.index(v)] = edge["score"]
+        mask[sources.index(u), destinations.index(v)] = edge["in_graph"]
+    data: dict[str, Any] = {"cfg": json_file()["cfg"], "src_nodes": sources, "dst_nodes": destinations}
+    flags = {name: name in ("input", "a0.h1") for name in sources}
+    if layout == "new":
+        return {
+            **data,
+            "edges_scores": scores,
+            "edges_in_graph": mask,
+            "nodes_in_graph": torch.tensor([*flags.values()]),
+        }
+    data["src_nodes"] = flags
+    if layout == "middle":
+        return {**data, "edges": scores, "edges_in_graph": mask}
+    return {**data, "edges": scores.masked_fill(~mask, -torch.inf)}
+
+
+def write_file(path: Path, data: Any) -> Path:
+    if path.suffix == ".pt":
+        torch.save(data, path)
+    else:
+        path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("c.json", json_file()),
+        ("c.json", json_file(old=True)),
+        ("c.pt", pt_file()),
+        ("c.pt", pt_file("middle")),
+        ("c.pt", pt_file("oldest")),
+    ],
+)
+def test_every_layout_is_read(tmp_path: Path, name: str, data: dict[str, Any]) -> None:
+    circuit = Circuit.from_eap_ig(write_file(tmp_path / name, data))
+    assert circuit.graph == GRAPH
+    assert circuit.to_dict() == {"input->a0.h1<v>": 0.5, "a0.h1->logits": -0.25}
+    file = EAPIGFile.read(tmp_path / name)
+    assert file.nodes.nonzero().flatten().tolist() == [0, 2]
+    outside = file.values[GRAPH.edge_index("m0->m1")]
+    assert float(outside) == (0.0 if "edges" in data and "edges_in_graph" not in data and name == "c.pt" else 0.125)
+
+
+def test_rows_and_columns_are_found_by_name(tmp_path: Path) -> None:
+    data, generator = pt_file(), torch.Generator().manual_seed(0)
+    rows, columns = (torch.randperm(n, generator=generator) for n in data["edges_scores"].shape)
+    for key in ("edges_scores", "edges_in_graph"):
+        data[key] = data[key][rows][:, columns]
+    data["nodes_in_graph"] = data["nodes_in_graph"][rows]
+    data["src_nodes"] = [data["src_nodes"][i] for i in rows]
+    data["dst_nodes"] = [data["dst_nodes"][i] for i in columns]
+    circuit = Circuit.from_eap_ig(write_file(tmp_path / "c.pt", data))
+    assert circuit.to_dict() == {"input->a0.h1<v>": 0.5, "a0.h1->logits": -0.25}
+    assert EAPIGFile.read(tmp_path / "c.pt").nodes.nonzero().flatten().tolist() == [0, 2]
+
+
+def test_other_number_types_are_read(tmp_path: Path) -> None:
+    data = pt_file()
+    data["edges_scores"] = data["edges_scores"].bfloat16()
+    assert read_eap_ig(write_file(tmp_path / "c.pt", data))[2].dtype == torch.float32
+
+
+def change(data: dict[str, Any], *keys: str, to: Any) -> dict[str, Any]:
+    inner = data
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = to
+    return data
+
+
+def without(data: dict[str, Any], *keys: str) -> dict[str, Any]:
+    inner = data
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return data
+
+
+def impossible() -> dict[str, Any]:
+    data = pt_file()
+    data["edges_in_graph"][-1, 0] = True
+    return data
+
+
+def nan_score() -> Tensor:
+    scores = pt_file()["edges_scores"]
+    scores[0, 0] = torch.nan
+    return scores
+
+
+DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
+    "list": ("json", lambda: [1, 2], "expected a mapping"),
+    "no edges": ("json", lambda: without(json_file(), "edges"), "lacks 'edges'"),
+    "no cfg": ("json", lambda: without(json_file(), "cfg"), "lacks 'cfg'"),
+    "no n_heads": ("json", lambda: without(json_file(), "cfg", "n_heads"), "lacks 'n_heads'"),
+    "wordy n_layers": ("json", lambda: change(json_file(), "cfg", "n_layers", to="two"), "whole numbers"),
+    "absurd n_layers": ("json", lambda: change(json_file(), "cfg", "n_layers", to=10**12), "nodes beside the logits"),
+    "numeric parallel": ("json", lambda: change(json_file(), "cfg", "parallel_attn_mlp", to=0), "parallel_attn_mlp"),
+    "float width": ("json", lambda: change(json_file(), "cfg", "d_model", to=8.5), "d_model"),
+    "missing node": ("json", lambda: without(json_file(), "nodes", "m1"), "8 are named"),
+    "strange node": ("json", lambda: change(without(json_file(), "nodes", "m1"), "nodes", "x", to=True), "no nodes of"),
+    "strange edge": (
+        "json",
+        lambda: change(json_file(), "edges", "a->b", to={"score": 0, "in_graph": True}),
+        "no edge",
+    ),
+    "backward edge": (
+        "json",
+        lambda: change(json_file(), "edges", "m1->a0.h0<q>", to={"score": 0, "in_graph": True}),
+        "written after",
+    ),
+    "numeric flag": ("json", lambda: change(json_file(), "edges", "input->m0", "in_graph", to=1), "expected bool"),
+    "no flag": ("json", lambda: without(json_file(), "edges", "input->m0", "in_graph"), "lacks 'in_graph'"),
+    "wordy score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to="1"), "expected a number"),
+    "no score": ("json", lambda: without(json_file(), "edges", "input->m0", "score"), "lacks 'score'"),
+    "infinite score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to=1e999), "not finite"),
+    "neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[True]), "single neurons"),
+    "pt list": ("pt", lambda: [1], "expected a mapping"),
+    "pt no scores": ("pt", lambda: without(pt_file(), "edges_scores"), "lacks 'edges_scores'"),
+    "pt no nodes": ("pt", lambda: without(pt_file(), "nodes_in_graph"), "lacks 'nodes_in_graph'"),
+    "pt shape": ("pt", lambda: change(pt_file(), "edges_scores", to=torch.zeros(3, 3)), "expected a tensor of shape"),
+    "pt no tensor": ("pt", lambda: change(pt_file(), "edges_in_graph", to=[[True]]), "expected a tensor"),
+    "pt other names": ("pt", lambda: change(pt_file(), "dst_nodes", to=["m0"]), "dst_nodes"),
+    "pt other sources": ("pt", lambda: change(pt_file(), "src_nodes", to=["m0"] * 9), "no nodes of"),
+    "pt impossible edge": ("pt", impossible, "no such edge"),
+    "pt nan": ("pt", lambda: change(pt_file(), "edges_scores", to=nan_score()), "not finite"),
+    "pt neurons": ("pt", lambda: change(pt_file(), "neurons_in_graph", to=torch.ones(9, 8)), "single neurons"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_files_are_refused(tmp_path: Path, case: str) -> None:
+    ending, data, message = DAMAGED[case]
+    path = write_file(tmp_path / f"c.{ending}", data())
+    with pytest.raises(FileFormatError, match=message) as caught:
+        Circuit.from_eap_ig(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("contents", [b"", b"\xff\xfe\x00", b'{"cfg": {', b"[" * 100_000])
+def test_foreign_bytes_are_refused(tmp_path: Path, ending: str, contents: bytes) -> None:
+    path = tmp_path / f"c.{ending}"
+    path.write_bytes(contents)
+    with pytest.raises(FileFormatError):
+        Circuit.from_eap_ig(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_cut_off_files_are_refused(tmp_path: Path, ending: str) -> None:
+    path = Circuit.of(GRAPH, {"input->m0": 1.0}).to_eap_ig(tmp_path / f"c.{ending}", d_model=8)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(FileFormatError):
+        Circuit.from_eap_ig(path)
+
+
+class Planted:
+    """Would create a file if it were ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda data, path: path.write_bytes(pickle.dumps(data, protocol=2))])
+def test_pickled_code_never_runs(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
+    path = tmp_path / "c.pt"
+    save({**pt_file(), "extra": Planted(tmp_path / "ran")}, path)
+    with pytest.raises(FileFormatError):
+        Circuit.from_eap_ig(path)
+    assert not (tmp_path / "ran").exists()
