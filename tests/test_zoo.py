@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -267,18 +268,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"sparse_circuits.zoo.{module}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_command_lines_refuse_bad_input(tmp_path: Path) -> None:
-    done = run_module("train", "--out", str(tmp_path), "--steps", "0")
-    assert done.returncode == 2
-    assert "--steps must be at least 1" in done.stderr
-    done = run_module("evaluate", "--model", str(tmp_path))
-    assert done.returncode == 2
-    assert "no training.json" in done.stderr
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (training.main, ["--out", "nowhere", "--steps", "0"], "--steps must be at least 1, but is 0"),
+        (training.main, ["--out", "nowhere", "--every", "0"], "--every must be at least 1, but is 0"),
+        (evaluate.main, ["--model", "nowhere"], "nowhere is not a folder that sparse_circuits.zoo.train wrote"),
+        (evaluate.main, ["--data", "nowhere"], "nowhere lacks ioi.csv"),
+        (evaluate.main, ["--n", "0"], "--n must be at least 1, but is 0"),
+    ],
+)
+def test_command_lines_refuse_bad_input(
+    command: Callable[[], object],
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        command()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_evaluation_writes_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

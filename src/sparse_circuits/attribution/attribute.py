@@ -75,7 +75,15 @@ def attribute(
         corrupted=raw.corrupted,
         signed=method.signed,
         passes=(raw.forwards, raw.backwards),
-        provenance=provenance(model, task, method=str(method), ablation=str(ablation), n_examples=len(prompts)),
+        provenance=provenance(
+            model,
+            task,
+            method=str(method),
+            ablation=str(ablation),
+            signed=method.signed,
+            n_examples=len(prompts),
+            d_model=anatomy.d_model,
+        ),
     )
 
 

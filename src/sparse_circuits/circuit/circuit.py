@@ -71,8 +71,12 @@ class Circuit:
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes with an edge, in the model's order."""
-        present = self.mask.any(1) | self.graph.by_owner(self.mask.any(0))
+        """Names of the nodes with an edge, in the model's order.
+
+        A key or value input that several heads share makes none of them a node by itself.
+        """
+        own_inputs = self.mask.any(0) & self.graph.unshared
+        present = self.mask.any(1) | self.graph.by_owner(own_inputs)
         names = [name for name, there in zip(self.graph.sources, present.tolist(), strict=True) if there]
         return (*names, "logits") if bool(self.mask[:, -1].any()) else tuple(names)
 

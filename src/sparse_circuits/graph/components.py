@@ -205,6 +205,16 @@ class Graph:
             self.reads_at(layer, "v").start + group,
         ]
 
+    @cached_property
+    def unshared(self) -> Tensor:
+        """Which destinations belong to a single node: bool ``[n_destinations]``; not the k and v of a group of several heads."""
+        single = torch.ones(self.n_destinations, dtype=torch.bool)
+        if self.n_kv != self.n_heads:
+            for layer in range(self.n_layers):
+                single[self.reads_at(layer, "k")] = False
+                single[self.reads_at(layer, "v")] = False
+        return single
+
     def by_owner(self, columns: Tensor) -> Tensor:
         """Per source, whether any of the destinations that it owns is marked: bool ``[n_destinations]`` to ``[n_sources]``."""
         marked = columns.new_zeros(self.n_sources)

@@ -80,16 +80,16 @@ def legend_rows(strokes: Strokes, layout: Layout) -> list[LegendRow]:
     if not strokes.circuit.n_edges:
         pass
     elif strokes.scored and strokes.signed:
-        change = {"patch": "its corrupted value", "zero": "zero"}.get(
-            str(strokes.circuit.provenance.get("ablation")), "its ablated value"
-        )
+        ablation = str(strokes.circuit.provenance.get("ablation", "patch"))
+        change = {"patch": "its corrupted value", "zero": "zero"}.get(ablation, "its ablated value")
+        doing = "patching" if ablation == "patch" else "ablating"
         rows += [
             LegendRow(f"Scores are indirect effects: how the metric changes when the edge alone carries {change}."),
             LegendRow(
-                "negative: patching this edge hurts the behaviour, which the edge carries", ((2.4, CARRIES, ""),)
+                f"negative: {doing} this edge hurts the behaviour, which the edge carries", ((2.4, CARRIES, ""),)
             ),
             LegendRow(
-                "positive: patching this edge helps the behaviour; the edge works against it", ((2.4, OPPOSES, ""),)
+                f"positive: {doing} this edge helps the behaviour; the edge works against it", ((2.4, OPPOSES, ""),)
             ),
         ]
     elif strokes.scored:

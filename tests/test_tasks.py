@@ -1,0 +1,252 @@
+"""Metrics by hand, prompts, files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import SHARED, VOCAB, token_task
+
+import sparse_circuits as sc
+from sparse_circuits.model import anatomy_of
+from sparse_circuits.task.batch import Batch
+from sparse_circuits.task.files import _names_in, read_csv, read_jsonl
+from sparse_circuits.task.measure import measure
+
+
+def batch_of(n: int, length: int = 3, **more: object) -> Batch:
+    return Batch(torch.arange(n), torch.zeros(n, length, dtype=torch.long), torch.full((n,), length), **more)
+
+
+def test_metrics_by_hand() -> None:
+    row = torch.tensor([0.0, math.log(2), math.log(4), math.log(1)])
+    logits = torch.zeros(2, 3, 4)
+    logits[:, 2] = row
+    logits[1, 1] = 100  # not the last position
+    batch = batch_of(2)
+    assert sc.LogitDiff([2, 1], [0, 2])(logits, batch).tolist() == pytest.approx([math.log(4), -math.log(2)])
+    assert sc.LogitDiff([[1, 2], 1], [0, [0, 2]])(logits, batch).tolist() == pytest.approx([math.log(8) / 2, 0.0], abs=1e-6)
+    assert sc.ProbDiff([[1, 2], [3]], [[0], [1, 2]])(logits, batch).tolist() == pytest.approx([5 / 8, -5 / 8])
+    assert sc.LogProb([2, [0, 3]])(logits, batch).tolist() == pytest.approx([math.log(1 / 2), math.log(1 / 4)])
+    uniform = torch.zeros(2, 4)
+    kl = math.log(4) - (2 / 8 * math.log(2) + 4 / 8 * math.log(4) + 2 / 8 * 0) + sum(p * math.log(p) for p in ()) - math.log(4)
+    p = [1 / 8, 2 / 8, 4 / 8, 1 / 8]
+    kl = sum(0.25 * math.log(0.25 / q) for q in p)
+    from dataclasses import replace
+
+    assert sc.NegativeKL()(logits, replace(batch, clean_logits=uniform)).tolist() == pytest.approx([-kl, -kl])
+
+
+def test_metrics_read_the_last_real_token_or_the_position_asked_for() -> None:
+    logits = torch.arange(24.0).view(2, 4, 3) ** 2
+    batch = Batch(torch.arange(2), torch.zeros(2, 4, dtype=torch.long), torch.tensor([2, 4]))
+    last = sc.LogitDiff([1, 1], [0, 0])(logits, batch)
+    assert last.tolist() == [float(logits[0, 1, 1] - logits[0, 1, 0]), float(logits[1, 3, 1] - logits[1, 3, 0])]
+    first = sc.LogitDiff([1, 1], [0, 0], position=0)(logits, batch)
+    assert first.tolist() == [float(logits[i, 0, 1] - logits[i, 0, 0]) for i in range(2)]
+    with pytest.raises(sc.InputError, match="outside a prompt of 2 tokens"):
+        sc.LogitDiff([1, 1], [0, 0], position=3)(logits, batch)
+
+
+def test_one_position_gives_what_all_positions_give(zoo) -> None:
+    model, task = zoo("gpt2"), token_task(4, varied=True)
+    anatomy = anatomy_of(model)
+    for metric in (task.metric, sc.ProbDiff([[1, 2]] * 4, [[3]] * 4), sc.LogProb([5] * 4), sc.LogProb([5] * 4, position=1)):
+        a = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), sc.Task(task.clean, task.corrupted, metric=metric))
+        whole = sc.Task(task.clean, task.corrupted, metric=lambda logits, batch, m=metric: m(logits, batch))
+        b = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), whole)
+        torch.testing.assert_close(a.per_example, b.per_example, atol=1e-5, rtol=1e-5)
+    final = torch.randn(4, 7, anatomy.d_model)
+    with pytest.raises(sc.InputError, match="one number per example"):
+        measure(anatomy, lambda logits, batch: logits.mean(), final, batch_of(4, 7))
+
+
+def test_any_callable_sees_its_examples(zoo) -> None:
+    """A metric of one's own gets the rows of the original task, also in a slice of it."""
+    model, task = zoo("gpt2"), token_task(6)
+    seen: list[int] = []
+
+    def metric(logits: torch.Tensor, batch: sc.Batch) -> torch.Tensor:
+        assert logits.shape == (len(batch.index), 7, VOCAB)
+        seen.extend(batch.index.tolist())
+        for row, tokens in zip(batch.index.tolist(), batch.tokens.tolist(), strict=True):
+            assert tokens == task.clean[row]
+        return logits[:, -1, 0]
+
+    mine = sc.Task(task.clean, task.corrupted, metric=metric)
+    graph = sc.Graph.of(model)
+    sc.evaluate(model, sc.Circuit.full(graph), mine[2:5], batch_size=2)
+    assert set(seen) == {2, 3, 4}
+    seen.clear()
+    sc.attribute(model, graph, mine[[5, 0]][1:], sc.EAP())
+    assert set(seen) == {0}
+
+
+def test_slices_keep_their_answers(zoo) -> None:
+    model, task = zoo("gpt2"), token_task(6)
+    full = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), task).per_example
+    part = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), task[[4, 1]]).per_example
+    torch.testing.assert_close(part, full[[4, 1]])
+
+
+def test_clean_logits_reach_a_metric_that_declares_them(zoo) -> None:
+    model, task = zoo("gpt2"), token_task(4, varied=True)
+
+    class Distance:
+        needs_clean_logits = True
+
+        def __call__(self, logits: torch.Tensor, batch: sc.Batch) -> torch.Tensor:
+            assert batch.clean_logits.shape == logits.shape
+            return -(logits - batch.clean_logits).abs().sum((1, 2))
+
+    whole = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), sc.Task(task.clean, task.corrupted, metric=Distance()))
+    assert whole.clean.abs().max() == 0
+    assert whole.per_example.abs().max() < 1e-2
+    assert (whole.empty < -1).all()
+
+
+# --- files ---
+
+WORDS = "<bos> <unk> . , Then When Aaron and Amber Tiffany were working at the house decided to give a drink The uncle uncles has have year 13".split()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+    """A GPT-2 with a word-level tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("reader")
+    vocabulary = {w: i for i, w in enumerate(WORDS + [f"{y:02d}" for y in range(100) if y != 13])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>", pad_token="<bos>")
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary), n_embd=16, n_layer=1, n_head=2, n_positions=32)).save_pretrained(folder)
+    return sc.load_model(folder, device="cpu")
+
+
+def write(path, text: str):  # noqa: ANN001, ANN201
+    path.write_text(text)
+    return path
+
+
+IOI = "Then, Aaron and Amber were working at the house. Aaron decided to give a drink to"
+
+
+def test_ioi_csv_takes_answers_from_the_prompt_when_ids_are_of_another_tokenizer(reader, tmp_path) -> None:
+    corrupted = IOI.replace("house. Aaron", "house. Tiffany")
+    path = write(tmp_path / "ioi.csv", f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}","{corrupted}",47764,26757\n')
+    metric = read_csv(path, reader).metric
+    assert (metric.correct, metric.incorrect) == ([" Amber"], [" Aaron"])
+
+
+def test_ioi_csv_uses_ids_that_are_the_names(reader, tmp_path) -> None:
+    amber, aaron = (WORDS.index(w) for w in ("Amber", "Aaron"))
+    path = write(tmp_path / "ioi.csv", f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}","{IOI}",{amber},{aaron}\n')
+    metric = read_csv(path, reader).metric
+    assert (metric.correct, metric.incorrect) == ([amber], [aaron])
+
+
+def test_ioi_csv_does_not_trust_ids_that_happen_to_be_in_the_prompt(reader, tmp_path) -> None:
+    """Ids in this vocabulary's range that are words of the prompt, but not the two names."""
+    house, comma = WORDS.index("house"), WORDS.index("to")
+    path = write(tmp_path / "ioi.csv", f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}","{IOI}",{house},{comma}\n')
+    assert read_csv(path, reader).metric.correct == [" Amber"]
+
+
+def test_greater_than_csv(reader, tmp_path) -> None:
+    path = write(tmp_path / "gt.csv", "clean,corrupted,label\nThe year 13,The year 13,52\nThe year 13,The year 13,07\n")
+    metric = read_csv(path, reader).metric
+    assert metric.correct[0] == tuple(str(y) for y in range(53, 100))
+    assert len(metric.incorrect[0]) == 53
+    assert metric.incorrect[1] == tuple(f"{y:02d}" for y in range(8))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [
+        (IOI, (" Amber", " Aaron")),
+        ("When Mary and John went to the store, John gave a drink to", (" Mary", " John")),
+        ("When John and Mary went to the store, John gave a drink to", (" Mary", " John")),
+        ("John and Mary went out. Then John gave a drink to", (" Mary", " John")),
+        ("Mary saw a dog.", None),
+        ("Mary met Mary. John met John.", None),
+    ],
+)
+def test_names_of_a_prompt(prompt: str, names: tuple[str, str] | None) -> None:
+    assert _names_in(prompt) == names
+
+
+def test_jsonl(reader, tmp_path) -> None:
+    row = {"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has", "patch_answer": " have"}
+    task = sc.load_task(write(tmp_path / "sva.jsonl", json.dumps(row) + "\n\n" + json.dumps(row)), reader)
+    assert len(task) == 2
+    assert task.tokenized(reader, anatomy_of(reader), corrupted=True).clean[0] == [0, WORDS.index("The"), WORDS.index("uncle")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.csv", "", "holds no rows"),
+        ("e.csv", "clean,corrupted,label\n", "holds no rows"),
+        ("m.csv", "clean,label\nThe year 13,13\n", "row 0: no 'corrupted'"),
+        ("k.csv", "clean,corrupted\nThe year 13,The year 13\n", "expected a column 'label'"),
+        ("y.csv", "clean,corrupted,label\nThe year 13,The year 13,1352\n", "row 0: expected a two-digit year"),
+        ("n.csv", "clean,corrupted,correct_idx,incorrect_idx\nThe house,The house,1,2\n", "row 0: the ids 1, 2 are not names"),
+        ("l.csv", "clean,corrupted,label\nThe year 13,The year 13,13\nThe year 13,The 13,20\n", "row 1: the clean prompt is 4 tokens"),
+        ("e.jsonl", "", "holds no rows"),
+        ("b.jsonl", '{"clean_prefix": \n', "row 0: not a line of JSON"),
+        ("f.jsonl", '{"clean_prefix": "The"}\n', "row 0: no 'patch_prefix'"),
+        (
+            "t.jsonl",
+            '{"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has a", "patch_answer": " have"}\n',
+            "row 0: correct answer ' has a' is 2 tokens",
+        ),
+        (
+            "u.jsonl",
+            '{"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " eats", "patch_answer": " have"}\n',
+            "row 0: correct answer ' eats' is 0 tokens",
+        ),
+    ],
+)
+def test_bad_files_name_the_row(reader, tmp_path, name: str, content: str, message: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(sc.SparseCircuitsError, match=message):
+        sc.load_task(path, reader)
+
+
+def test_words_outside_the_vocabulary_are_reported(reader) -> None:
+    task = sc.Task(["The aardvark"], metric=sc.LogitDiff([" has"], [" have"]))
+    with pytest.warns(UserWarning, match="outside the model's vocabulary"):
+        task.tokenized(reader, anatomy_of(reader), corrupted=False)
+
+
+def test_bos_follows_the_model_unless_told(reader) -> None:
+    def ids(prompt: object, **options: object) -> list[int]:
+        task = sc.Task([prompt], metric=sc.LogitDiff([3], [4]), **options)
+        return task.tokenized(reader, anatomy_of(reader), corrupted=False).clean[0]
+
+    the = WORDS.index("The")
+    assert ids("The") == reader.to_tokens("The")[0].tolist() == [0, the]
+    assert ids("The", prepend_bos=False) == [the]
+    assert ids("The", prepend_bos=True) == [0, the]
+    assert ids([the, 5]) == [the, 5]
+
+
+def test_published_files_read_as_they_are(reader, tmp_path) -> None:
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip("the published task files (../shared/data) are not here")
+    for path in data.glob("*.jsonl"):
+        lines = path.read_text().splitlines()
+        assert len(read_jsonl(path)) == len([line for line in lines if line.strip()])
+    task = read_csv(data / "ioi.csv", reader)
+    for prompt, right, wrong in zip(task.clean, task.metric.correct, task.metric.incorrect, strict=True):
+        assert prompt.count(str(right).strip()) == 1
+        assert prompt.count(str(wrong).strip()) >= 2
+    years = read_csv(data / "greater_than.csv", reader)
+    assert all(len(c) + len(i) == 100 for c, i in zip(years.metric.correct, years.metric.incorrect, strict=True))
