@@ -9,6 +9,8 @@ PINS := requirements/torch.txt requirements/common.txt requirements/tools.txt py
 TL4_TESTS := tests
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait without spinning: on a machine that is busy with something else, small operations stay quick.
+export OMP_WAIT_POLICY ?= passive
 # pyright comes with pip and needs neither node nor a network; this keeps it from looking for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

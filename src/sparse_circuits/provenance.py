@@ -17,11 +17,10 @@ def model_id(model: Any) -> str:
 
 def provenance(model: Any, task: Task, **more: Any) -> dict[str, Any]:
     """Model, task and library versions, as JSON-ready values."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
     return {
         "model": model_id(model),
         "model_class": type(model).__name__,
-        "revision": getattr(config, "_commit_hash", None),
+        "revision": getattr(model, "sparse_circuits_revision", None),
         "task": task.name,
         "task_hash": task.hash,
         "metric": type(task.metric).__name__,

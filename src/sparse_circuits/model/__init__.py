@@ -53,11 +53,20 @@ def anatomy_of(model: Any) -> Anatomy:
 
 def _refuse_hooks(model: Any) -> None:
     hooked = [name for name, point in getattr(model, "hook_dict", {}).items() if point.fwd_hooks or point.bwd_hooks]
+    if not hooked and isinstance(model, torch.nn.Module):
+        hooked = [name for name, module in model.named_modules() if _carries_foreign_hooks(module)]
     if hooked:
         raise InputError(
             f"The model carries hooks at {', '.join(hooked[:3])}{' and others' if len(hooked) > 3 else ''}, which would be "
-            "left out of the circuit. Remove them first: model.reset_hooks(including_permanent=True)."
+            "left out of the circuit. Remove them first (model.reset_hooks(including_permanent=True))."
         )
+
+
+def _carries_foreign_hooks(module: torch.nn.Module) -> bool:
+    """Whether PyTorch hooks sit on a module that the libraries underneath did not put there themselves."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    own = ("transformers", "transformer_lens", "accelerate")
+    return any(not (getattr(hook, "__module__", None) or "").startswith(own) for hook in hooks)
 
 
 def _refuse_dropout(model: Any) -> None:

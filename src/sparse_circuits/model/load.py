@@ -48,6 +48,7 @@ def load_model(
     except (OSError, ValueError) as error:
         raise InputError(f"Could not load model {name!r}: {_first_line(error)}") from error
     model.sparse_circuits_id = name
+    model.sparse_circuits_revision = _revision(location, revision)
     anatomy_of(model)
     return model
 
@@ -83,6 +84,16 @@ def _boot(location: str, *, device: Any, dtype: torch.dtype, revision: str | Non
         model.tokenizer = None
     model.__class__ = _checked_class(type(model))
     return model.eval()
+
+
+def _revision(location: str, asked: str | None) -> str | None:
+    """The commit of a hub model, as its cache records it; None for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(location).is_dir():
+        return None
+    config = try_to_load_from_cache(location, "config.json", revision=asked)
+    return Path(config).parent.name if isinstance(config, str) else asked
 
 
 def _placeholder_tokenizer() -> Any:
