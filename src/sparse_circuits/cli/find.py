@@ -62,7 +62,9 @@ def find(
         str | None, option("--task", "A bundled task, or a .csv or .jsonl file.", Arguments.task, metavar="TASK")
     ] = None,
     method: Annotated[MethodName | None, option("--method", "How edges are scored.", Arguments.method)] = None,
-    steps: Annotated[int | None, option("--steps", "Gradients that eap-ig takes.", 5, metavar="N", min=1)] = None,
+    steps: Annotated[
+        int | None, option("--steps", "Gradients that eap-ig takes.", 5, metavar="N", min=1, max=1000)
+    ] = None,
     quadrature: Annotated[QuadratureName | None, option("--quadrature", "Where eap-ig takes them.", "midpoint")] = None,
     ablation: Annotated[
         AblationName | None, option("--ablation", "What stands in for a part left out.", Arguments.ablation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ def load_model_on(name: str, device: str | None) -> Any:
     Raises:
         InputError: for a device that this machine does not have, or a model that cannot be loaded.
     """
+    # What these have to say of a failure stands in the error. They read it when first imported, which is below.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with working(f"loading {name}"):
         import torch
 
