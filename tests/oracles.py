@@ -85,6 +85,30 @@ def patched_effects(model, graph: sc.Graph, task: sc.Task, share: float = 1.0, v
 
 
 @torch.no_grad()
+def interpolated_effects(model, graph: sc.Graph, task: sc.Task, group: slice, moved: Tensor, change: Tensor) -> Tensor:  # noqa: ANN001
+    """m when a group of sources is moved and, besides, v reads ``change[u]`` more: for all edges u -> v that leave the group.
+
+    Moving a source is done by adding to what it wrote, where it wrote it.
+    """
+    clean = torch.tensor(task.clean)
+    right, wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
+    rows = torch.arange(len(clean))
+    if group.start == 0:
+        site = "hook_embed"
+    else:
+        layer, i = divmod(group.start - 1, graph.sources_per_layer)
+        site = f"blocks.{layer}.hook_{'mlp' if i == graph.n_heads else 'attn'}_out"
+    move = (site, lambda x, hook: x + moved.sum(0))
+    out = torch.zeros(graph.n_sources, graph.n_destinations)
+    with split_inputs(model):
+        for u in range(group.start, group.stop):
+            for v in graph.mask[u].nonzero().flatten().tolist():
+                logits = model.run_with_hooks(clean, fwd_hooks=[move, read_hook(graph, v, change[u])], return_type="logits")
+                out[u, v] = (logits[rows, -1, right] - logits[rows, -1, wrong]).mean()
+    return out
+
+
+@torch.no_grad()
 def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Tensor) -> Tensor:  # noqa: ANN001
     """The metric per example when destinations read ablated values of all sources outside a circuit, by hooks, source by source."""
     graph, clean = circuit.graph, torch.tensor(task.clean)

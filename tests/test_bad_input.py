@@ -61,7 +61,7 @@ CASES: dict[str, tuple[Callable, str]] = {
     "batch of none": (lambda m: score(m, token_task(), batch_size=0), "at least 1"),
     "not a model": (lambda m: sc.attribute(torch.nn.Linear(2, 2), sc.Graph.of(m), token_task()), r"load_model\("),
     "unknown kv": (lambda m: sc.Graph.of(m, kv="ungrouped"), "'per_group' or 'per_query_head'"),
-    "unknown path": (lambda m: sc.EAPIG(path="sideways"), "expected 'inputs'"),
+    "unknown path": (lambda m: sc.EAPIG(path="sideways"), "'inputs' or 'activations'"),
     "mean over nothing": (lambda m: sc.Ablation.MEAN.over([]), "at least one prompt"),
     "zero over prompts": (lambda m: sc.Ablation.ZERO.over([[1]]), "has no mean"),
     "positional mean of unequal lengths": (

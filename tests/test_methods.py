@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 from conftest import BRIDGES, FAMILIES, token_task
-from oracles import patched_effects, source_values
+from oracles import interpolated_effects, patched_effects, source_values
 
 import sparse_circuits as sc
+from sparse_circuits.attribution.quadrature import points
 
 Ablation = sc.Ablation
 
@@ -35,6 +36,7 @@ METHODS = {
     "eap": Row(sc.EAP(), linear=True, oracle=slope),
     "eap-ig": Row(sc.EAPIG(steps=3), linear=True),
     "eap-ig-gauss": Row(sc.EAPIG(steps=2, quadrature="gauss-legendre"), linear=True),
+    "eap-ig-activations": Row(sc.EAPIG(steps=2, path="activations"), linear=True),
     "clean-corrupted": Row(sc.CleanCorrupted(), linear=True),
     "exact": Row(sc.Exact(), linear=False, oracle=patched_effects),
 }
@@ -195,6 +197,34 @@ def test_input_edges_sum_to_the_total_effect(zoo, family: str) -> None:
     # without norms or attention between two embeddings, the integrand is smooth; 40 points leave next to nothing
     assert gaps[1] < max(2e-3, 0.02 * abs(total))
     assert float(scores.values[0].sum()) == pytest.approx(total, abs=max(2e-3, 0.02 * abs(total)))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "hooked-attn-only"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_activations_path_against_plain_loops(zoo, family: str, steps: int) -> None:
+    """Each group interpolated on its own, gradients by differences: u -> v patched by a little in the interpolated run."""
+    model, task = zoo(family), token_task(3)
+    graph = sc.Graph.of(model)
+    clean, corrupted = (source_values(model, graph, torch.tensor(p)) for p in (task.clean, task.corrupted))
+    groups = [slice(0, 1)] + [graph.heads_at(layer) for layer in range(graph.n_layers)]
+    groups += [slice(graph.mlp_at(layer), graph.mlp_at(layer) + 1) for layer in range(graph.n_layers) if graph.has_mlp]
+    expected, h = torch.zeros(graph.n_sources, graph.n_destinations), 1e-2
+    for group in groups:
+        for t, weight in points("midpoint", steps):
+            moved = (1 - t) * (corrupted - clean)[group]
+            ends = [interpolated_effects(model, graph, task, group, moved, s * h * (corrupted - clean)) for s in (1, -1)]
+            expected[group] += weight * (ends[0] - ends[1])[group] / (2 * h)
+    scores = sc.attribute(model, graph, task, sc.EAPIG(steps=steps, path="activations")).values
+    assert (scores - expected).abs().max() < 1e-2 * expected.abs().max()
+
+
+def test_activations_path_needs_no_corrupted_prompts_under_zero(zoo) -> None:
+    model, task = zoo("gpt2"), token_task()
+    graph = sc.Graph.of(model)
+    method = sc.EAPIG(steps=2, path="activations")
+    with_corrupted = sc.attribute(model, graph, task, method, ablation=Ablation.ZERO).values
+    without = sc.attribute(model, graph, sc.Task(task.clean, metric=task.metric), method, ablation=Ablation.ZERO).values
+    assert torch.equal(with_corrupted, without)
 
 
 def test_clean_corrupted_is_the_trapezoid_of_two_points(zoo) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from sparse_circuits.attribution.gradient import GradientMethod
 
@@ -19,7 +18,9 @@ class CleanCorrupted(GradientMethod):
     Hanna, Pezzelle & Belinkov 2024, "Have faith in faithfulness" (arXiv:2403.17806), section on clean-corrupted.
     """
 
-    needs_corrupted: ClassVar[bool] = True
+    @property
+    def needs_corrupted(self) -> bool:
+        return True
 
     def points(self) -> tuple[tuple[float, float], ...]:
         return ((1.0, 0.5), (0.0, 0.5))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparse_circuits.graph import Graph
 from sparse_circuits.model.anatomy import Anatomy
-from sparse_circuits.model.forward import LayerTrace, Run, Sources
+from sparse_circuits.model.forward import LayerTrace, MLPTrace, Rerun, Run, Sources
 
 _CHUNK_ELEMENTS = 1 << 24  # 64 MB of float32 differences at a time
 
@@ -24,21 +24,27 @@ _CHUNK_ELEMENTS = 1 << 24  # 64 MB of float32 differences at a time
 class Gradients:
     """The metric's gradient at each destination: per layer ``q, k, v`` (projections' outputs) and the MLP's read; the final stream."""
 
-    q: tuple[Tensor, ...]
-    k: tuple[Tensor, ...]
-    v: tuple[Tensor, ...]
+    q: tuple[Tensor | None, ...]
+    k: tuple[Tensor | None, ...]
+    v: tuple[Tensor | None, ...]
     mlp: tuple[Tensor | None, ...]
     final: Tensor
 
 
-def gradients(metric_sum: Tensor, run: Run) -> Gradients:
+def gradients(metric_sum: Tensor, run: Run | Rerun) -> Gradients:
     """One backward pass: the gradient of a scalar at every destination of a run. Leaves no ``.grad`` behind."""
-    n = len(run.layers)
-    reads = [t.mlp_read for t in run.layers if t.mlp_read is not None]
-    targets = [t.q for t in run.layers] + [t.k for t in run.layers] + [t.v for t in run.layers] + reads + [run.final]
-    found = torch.autograd.grad(metric_sum, targets, materialize_grads=True)
-    mlp = found[3 * n : -1] if reads else (None,) * n
-    return Gradients(found[:n], found[n : 2 * n], found[2 * n : 3 * n], mlp, found[-1])
+    targets = {("final", 0): run.final}
+    for layer, trace in enumerate(run.layers):
+        for which in ("q", "k", "v", "mlp_read"):
+            value = getattr(trace, which, None)
+            if value is not None:
+                targets[which, layer] = value
+    found = dict(zip(targets, torch.autograd.grad(metric_sum, list(targets.values()), materialize_grads=True), strict=True))
+
+    def of(which: str) -> tuple[Tensor | None, ...]:
+        return tuple(found.get((which, layer)) for layer in range(len(run.layers)))
+
+    return Gradients(of("q"), of("k"), of("v"), of("mlp_read"), found["final", 0])
 
 
 class EdgeScorer:
@@ -51,76 +57,99 @@ class EdgeScorer:
         self._W_O = [block.attention.W_O.detach().float() for block in anatomy.blocks]
 
     @torch.no_grad()
-    def add(self, delta: Sources, run: Run, grads: Gradients, weight: float = 1.0) -> None:
+    def add(
+        self,
+        delta: Sources,
+        run: Run | Rerun,
+        grads: Gradients,
+        weight: float = 1.0,
+        group: tuple[int, int] | None = None,
+    ) -> None:
         """Add ``weight *`` the scores of one gradient.
 
         Args:
             delta: ablated minus clean value of every source.
-            run: the run whose gradient was taken; its norms' derivatives apply.
+            run: the run whose gradient was taken; its norms' derivatives apply. Layers that it did not run hold None.
+            group: the first source and the one after the last, where only the edges that leave these are scored.
         """
-        examples, n_pos = run.final.shape[:2]
-        rows = examples * n_pos
-        size = max(1, _CHUNK_ELEMENTS // (self.graph.n_sources * self.anatomy.d_model))
+        first, stop = group or (0, self.graph.n_sources)
+        rows = run.final.shape[0] * run.final.shape[1]
+        size = max(1, _CHUNK_ELEMENTS // ((stop - first) * self.anatomy.d_model))
         flat_delta = [_rows(x, rows) for x in (delta.embedding, *delta.z, *delta.mlp)]
-        inverse_scales = [
-            block.attn_norm.inverse_scale(trace.attn_read).flatten(0, 1)
+        scales = [
+            block.attn_norm.inverse_scale(trace.attn_read).flatten(0, 1) if isinstance(trace, LayerTrace) else None
             for block, trace in zip(self.anatomy.blocks, run.layers, strict=True)
         ]
         for start in range(0, rows, size):
             chunk = slice(start, min(start + size, rows))
-            differences = self._differences(flat_delta, chunk)
+            differences = self._differences(flat_delta, chunk, first, stop)
             for layer, trace in enumerate(run.layers):
-                scores, columns = self._layer(layer, trace, grads, inverse_scales[layer][chunk], chunk, differences)
-                self.total[: len(scores), columns] += weight * scores
+                if trace is not None:
+                    scores, columns = self._layer(layer, trace, grads, scales[layer], chunk, differences, first)
+                    self.total[first : first + len(scores), columns] += weight * scores
             last = grads.final.flatten(0, 1)[chunk].float()
-            self.total[:, -1] += weight * (differences.flatten(1) @ last.flatten())
+            self.total[first:stop, -1] += weight * (differences.flatten(1) @ last.flatten())
 
-    def _differences(self, flat_delta: list[Tensor | None], chunk: slice) -> Tensor:
-        """Every source's difference on some rows, in the residual stream: ``[n_sources, rows, d_model]``."""
+    def _differences(self, flat_delta: list[Tensor | None], chunk: slice, first: int, stop: int) -> Tensor:
+        """Sources' differences on some rows, in the residual stream: ``[sources, rows, d_model]``."""
         graph, n = self.graph, self.graph.n_layers
-        embedding = flat_delta[0]
-        if embedding is None:
-            raise RuntimeError("a run without an embedding")
-        count = len(embedding[chunk])
-        out = torch.empty(graph.n_sources, count, self.anatomy.d_model, device=self.anatomy.device)
-        out[0] = embedding[chunk]
+        out = torch.empty(stop - first, chunk.stop - chunk.start, self.anatomy.d_model, device=self.anatomy.device)
+        if first == 0 and flat_delta[0] is not None:
+            out[0] = flat_delta[0][chunk]
         for layer in range(n):
             z, mlp = flat_delta[1 + layer], flat_delta[1 + n + layer]
-            if z is not None:
-                torch.bmm(z[chunk].float().transpose(0, 1), self._W_O[layer], out=out[graph.heads_at(layer)])
-            if mlp is not None:
-                out[graph.mlp_at(layer)] = mlp[chunk]
+            heads = graph.heads_at(layer)
+            if z is not None and first <= heads.start < stop:
+                place = out[heads.start - first : heads.stop - first]
+                torch.bmm(z[chunk].float().transpose(0, 1), self._W_O[layer], out=place)
+            if mlp is not None and first <= graph.mlp_at(layer) < stop:
+                out[graph.mlp_at(layer) - first] = mlp[chunk]
         return out
 
     def _layer(
-        self, layer: int, trace: LayerTrace, grads: Gradients, inverse_scale: Tensor, chunk: slice, differences: Tensor
+        self,
+        layer: int,
+        trace: LayerTrace | MLPTrace,
+        grads: Gradients,
+        inverse_scale: Tensor | None,
+        chunk: slice,
+        differences: Tensor,
+        first: int,
     ) -> tuple[Tensor, slice]:
         """Scores of all edges into one layer on some rows: ``[sources, its destinations]``, and the columns they belong to."""
         graph = self.graph
         norm = self.anatomy.blocks[layer].attn_norm
         n_attention = graph.n_heads + 2 * graph.n_kv
         n_destinations = graph.destinations_per_layer
+        end = (layer + 1) * n_destinations
+        mlp = grads.mlp[layer]
+        if inverse_scale is None or isinstance(trace, MLPTrace):
+            if mlp is None:
+                raise RuntimeError("a layer of which nothing was run")
+            column = mlp.flatten(0, 1)[chunk].float()
+            return (differences.flatten(1) @ column.flatten())[:, None], slice(end - 1, end)
+        scale = inverse_scale[chunk]
         columns = torch.empty(n_destinations + 1, differences.shape[1], self.anatomy.d_model, device=differences.device)
         coefficients, filled = [], 0
-        for (fold, shift), output, gradient in zip(
-            self._reads[layer], (trace.q, trace.k, trace.v), (grads.q[layer], grads.k[layer], grads.v[layer]), strict=True
-        ):
-            g = gradient.flatten(0, 1)[chunk].float() * inverse_scale[:, None]
+        found = (grads.q[layer], grads.k[layer], grads.v[layer])
+        for (fold, shift), output, gradient in zip(self._reads[layer], (trace.q, trace.k, trace.v), found, strict=True):
+            if gradient is None:
+                raise RuntimeError("a layer run without gradients")
+            g = gradient.flatten(0, 1)[chunk].float() * scale[:, None]
             torch.bmm(g.transpose(0, 1), fold.transpose(1, 2), out=columns[filled : filled + g.shape[1]])
             # <x̂, fold(W) g>: x̂ fold(W) is the projection's output less what does not depend on x
             coefficients.append(((output.flatten(0, 1)[chunk].float() - shift) * g).sum(-1))
             filled += g.shape[1]
-        mlp = grads.mlp[layer]
         if mlp is not None:
             columns[filled] = mlp.flatten(0, 1)[chunk]
-        columns[-1] = 0 if norm.kind == "none" else norm.normalize(trace.attn_read.flatten(0, 1)[chunk], inverse_scale)
+        columns[-1] = 0 if norm.kind == "none" else norm.normalize(trace.attn_read.flatten(0, 1)[chunk], scale)
         # [rows, sources, columns]: one product for all destinations and the rank-one part
-        products = torch.bmm(differences[: graph.written_before(layer, "mlp")].transpose(0, 1), columns.permute(1, 2, 0))
+        visible = differences[: graph.written_before(layer, "mlp") - first]
+        products = torch.bmm(visible.transpose(0, 1), columns.permute(1, 2, 0))
         scores = products[:, :, :-1].sum(0)
         scores[:, :n_attention] -= products[:, :, -1].T @ (torch.cat(coefficients, dim=1) / self.anatomy.d_model)
-        scores[graph.written_before(layer, "q") :, :n_attention] = 0
-        start = layer * n_destinations
-        return scores, slice(start, start + n_destinations)
+        scores[max(0, graph.written_before(layer, "q") - first) :, :n_attention] = 0
+        return scores, slice(end - n_destinations, end)
 
 
 def _folded_reads(anatomy: Anatomy, graph: Graph, layer: int) -> list[tuple[Tensor, Tensor]]:

@@ -49,13 +49,16 @@ class Method(ABC):
 
     Attributes:
         signed: whether scores estimate a signed indirect effect.
-        needs_corrupted: whether the method itself runs corrupted prompts (PATCH needs them in any case).
+        needs_corrupted: whether the method itself takes a path from corrupted prompts (PATCH needs them in any case).
         only_clean_gradient: whether the only gradient is taken at the clean run, where NegativeKL is flat.
     """
 
     signed: ClassVar[bool] = True
-    needs_corrupted: ClassVar[bool] = False
     only_clean_gradient: ClassVar[bool] = False
+
+    @property
+    def needs_corrupted(self) -> bool:
+        return False
 
     @abstractmethod
     def run(self, problem: Problem) -> Raw:

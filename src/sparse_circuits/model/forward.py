@@ -29,6 +29,16 @@ class LayerTrace:
     mlp_out: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class MLPTrace:
+    """A layer of which only the MLP was run again."""
+
+    mlp_read: Tensor
+    q: None = None
+    k: None = None
+    v: None = None
+
+
 def run_layer(block: Block, stream: Tensor, real: Tensor | None, ungroup: bool = False) -> tuple[LayerTrace, Tensor]:
     """One layer: its trace and the stream after it.
 
@@ -83,6 +93,45 @@ class Run:
     @property
     def sources(self) -> Sources:
         return Sources(self.embedding, tuple(t.z for t in self.layers), tuple(t.mlp_out for t in self.layers))
+
+
+@dataclass(frozen=True, eq=False)
+class Rerun:
+    """A run restarted part-way: None for the layers that were not run again."""
+
+    layers: tuple[LayerTrace | MLPTrace | None, ...]
+    final: Tensor
+
+
+def rerun_from_heads(anatomy: Anatomy, clean: Run, layer: int, z: Tensor, real: Tensor | None, ungroup: bool) -> Rerun:
+    """Everything after a layer's heads again, with another ``z``; what ran before or beside them stays as it was."""
+    block, trace = anatomy.blocks[layer], clean.layers[layer]
+    stream = trace.attn_read + block.attention.write(z)
+    here = None
+    if block.mlp is not None and block.mlp_norm is not None and trace.mlp_out is not None:
+        if block.parallel:
+            stream = stream + trace.mlp_out
+        else:
+            here = MLPTrace(stream.view_as(stream))
+            stream = stream + block.mlp(block.mlp_norm(here.mlp_read))
+    return _rest(anatomy, stream, layer, here, real, ungroup)
+
+
+def rerun_from_mlp(anatomy: Anatomy, clean: Run, layer: int, mlp_out: Tensor, real: Tensor | None, ungroup: bool) -> Rerun:
+    """Everything after a layer's MLP again, with another output of it."""
+    trace = clean.layers[layer]
+    stream = trace.attn_read + anatomy.blocks[layer].attention.write(trace.z) + mlp_out
+    return _rest(anatomy, stream, layer, None, real, ungroup)
+
+
+def _rest(
+    anatomy: Anatomy, stream: Tensor, layer: int, here: MLPTrace | None, real: Tensor | None, ungroup: bool
+) -> Rerun:
+    layers: list[LayerTrace | MLPTrace | None] = [None] * layer + [here]
+    for block in anatomy.blocks[layer + 1 :]:
+        trace, stream = run_layer(block, stream, real, ungroup)
+        layers.append(trace)
+    return Rerun(tuple(layers), stream)
 
 
 def run(anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False) -> Run:

@@ -45,19 +45,21 @@ originals. {published}
 
 ## Training
 
-`python -m sparse_circuits.zoo.train --out DIR --steps {steps} --seed {seed}`: {steps} steps of AdamW with \
-{batch} rows of {context} tokens each ({tokens:,} tokens), learning rate {rate} with {warmup} steps of warmup \
-and then a cosine; positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads, on a \
-machine that had other work. The loss counts all tokens alike. The text of every step follows from the seed and \
-the step. Weights are the same in every run on one machine with one version of torch and one number of threads; \
-elsewhere they may differ by rounding.
+`python -m sparse_circuits.zoo.train --out DIR --seed {seed}` ({steps} steps and {finishing} to finish): AdamW \
+with {batch} rows of {context} tokens a step, {tokens:,} tokens in all; the learning rate warms up to {rate} in \
+{warmup} steps and falls in a cosine; the finishing steps have a cosine of their own, from {finishing_rate}. \
+Positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads, on a machine that had other \
+work. The loss counts all tokens alike. The text of every step follows from the seed and the step. Weights are \
+the same in every run on one machine with one version of torch and one number of threads; elsewhere they may \
+differ by rounding.
 
-A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. The kinds of sentences \
-have the early shares in the first {early} of the training, the late ones after {late} of it, and in between \
-the shares change in a straight line:
+A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. The kinds of \
+sentences have the early shares in the first {early} of the {steps} steps and the late ones after {late} of \
+them; in between the shares change in a straight line. The {finishing} steps after that have the finishing \
+shares:
 
-| kind | early | late |
-|---|---|---|
+| kind | early | late | finishing |
+|---|---|---|---|
 {kinds}
 
 ## Held out
@@ -94,6 +96,12 @@ Nothing was trained on `{pad}` or `{unknown}`.
 """
 
 
+# What the card quotes of `training.json` as it is.
+_RECORDED = "steps finishing seed batch tokens rate finishing_rate warmup minutes threads"
+    ["steps", "finishing", "seed", "batch", "tokens", "rate", "finishing_rate", "warmup", "minutes", "threads"]
+)
+
+
 def _line(row: Measurement) -> str:
     wanted = "" if row.wanted is None else f"{row.wanted:g}"
     return f"| {row.name} | {row.source} | {row.measure} | {row.examples} | {row.value:.4f} | {wanted} |"
@@ -104,12 +112,13 @@ def card(toy: Toy, folder: Path, rows: Sequence[Measurement], *, published: bool
     record = json.loads((folder / "training.json").read_text())
     config = toy.model.config
     kinds = (
-        f"| {kind.__name__.replace('_', ' ')} | {first:.0%} | {last:.0%} |" for kind, first, last in language.KINDS
+        f"| {kind.__name__.replace('_', ' ')} | " + " | ".join(f"{share:.0%}" for share in shares) + " |"
+        for kind, shares in language.KINDS
     )
     head = ("| task | prompts | measure | examples | value | asked |", "|---|---|---|---|---|---|")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.name != "README.md")
     return _CARD.format(
-        **{key: record[key] for key in ("steps", "seed", "batch", "tokens", "rate", "warmup", "minutes", "threads")},
+        **{key: record[key] for key in _RECORDED.split()},
         layers=config.n_layer,
         heads=config.n_head,
         width=config.n_embd,
