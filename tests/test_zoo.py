@@ -21,7 +21,7 @@ from sparse_circuits.zoo import train as training
 
 PUBLISHED = Path(__file__).parents[1] / ".." / "shared" / "data"
 needs_published = pytest.mark.skipif(not PUBLISHED.exists(), reason="the published files are not beside the project")
-TINY = training.Settings(seed=3, steps=3, finishing=1, batch=2, context=24, layers=1, heads=2, width=16, warmup=1)
+TINY = training.Settings(seed=3, steps=4, batch=2, context=24, layers=1, heads=2, width=16, warmup=1)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_language_is_fixed_by_the_seed() -> None:
 def test_language_has_no_unknown_words() -> None:
     rng, known = random.Random(5), set(language.vocabulary()) | set(language.SPECIAL)
     assert len(known) <= 1600
-    assert {token for _ in range(1500) for token in language.row(rng, 96, stage=2 * rng.random())} <= known
+    assert {token for _ in range(1500) for token in language.row(rng, 96, late=rng.random())} <= known
 
 
 @needs_published
@@ -178,7 +178,7 @@ def test_no_published_prompt_is_training_text() -> None:
     lengths = {len(prompt) for prompt in prompts}
     rng = random.Random("check")
     for _ in range(1500):
-        row = language.row(rng, 96, stage=2 * rng.random())
+        row = language.row(rng, 96, late=rng.random())
         found = {tuple(row[i : i + n]) for n in lengths for i in range(len(row))} & prompts
         assert not found
 
@@ -186,7 +186,7 @@ def test_no_published_prompt_is_training_text() -> None:
 def test_held_out_nouns_never_follow_the() -> None:
     nouns = {noun for forms in SUBJECTS for noun in forms}
     rng = random.Random("the")
-    tokens = [token for _ in range(1000) for token in language.row(rng, 96, stage=2 * rng.random())]
+    tokens = [token for _ in range(1000) for token in language.row(rng, 96, late=rng.random())]
     after = {second for first, second in pairwise(tokens) if first == "The"}
     assert after
     assert not after & nouns
@@ -206,7 +206,7 @@ def test_no_bundled_prompt_is_training_text(toy: measure.Toy) -> None:
     lengths = {len(prompt) for prompt in prompts}
     rng = random.Random("bundled")
     for _ in range(1000):
-        row = language.row(rng, 96, stage=2 * rng.random())
+        row = language.row(rng, 96, late=rng.random())
         assert not {tuple(row[i : i + n]) for n in lengths for i in range(len(row))} & prompts
 
 

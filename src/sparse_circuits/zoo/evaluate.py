@@ -40,34 +40,32 @@ combinations only.
 {table}
 
 The published files are `ioi.csv` and `greater_than.csv` of EAP-IG (hannamw/EAP-IG) and the `sva_*` files of \
-feature-circuits (saprmarks/feature-circuits); the `sva_within_rc` files with every eighth line of the \
-originals. {published}
+feature-circuits (saprmarks/feature-circuits), of whose `sva_within_rc` files every eighth line was used.{published}
 
 ## Training
 
-`python -m sparse_circuits.zoo.train --out DIR --seed {seed}` ({steps} steps and {finishing} to finish): AdamW \
-with {batch} rows of {context} tokens a step, {tokens:,} tokens in all; the learning rate warms up to {rate} in \
-{warmup} steps and falls in a cosine; the finishing steps have a cosine of their own, from {finishing_rate}. \
-Positions start as sinusoids. It took {minutes} minutes with {threads} CPU threads, on a machine that had other \
-work. The loss counts all tokens alike. The text of every step follows from the seed and the step. Weights are \
-the same in every run on one machine with one version of torch and one number of threads; elsewhere they may \
-differ by rounding.
+`python -m sparse_circuits.zoo.train --out DIR --steps {steps} --seed {seed} --threads {threads}`: {steps} steps \
+of AdamW, each on {batch} rows of {context} tokens ({tokens:,} tokens in all); the learning rate warms up to \
+{rate} in {warmup} steps and falls in a cosine. Positions start as sinusoids. It took {minutes} minutes with \
+{threads} CPU threads, on four cores that had other work. The loss counts all tokens alike. The text of every \
+step follows from the seed and the step. Weights are the same in every run on one machine with one version of \
+torch and one number of threads; elsewhere they may differ by rounding.
 
 A row is `{bos}`, then documents of one to six sentences, each document closed by `{eos}`. The kinds of \
-sentences have the early shares in the first {early} of the {steps} steps and the late ones after {late} of \
-them; in between the shares change in a straight line. The {finishing} steps after that have the finishing \
-shares:
+sentences have the early shares in the first {early} of the steps and the late ones after {late} of them; in \
+between the shares change in a straight line.
 
-| kind | early | late | finishing |
-|---|---|---|---|
+| kind | early | late |
+|---|---|---|
 {kinds}
 
 ## Held out
 
-No prompt of the published files, and no prompt of a bundled task, is in the training text, since these \
-combinations are not. Wherever it says "by a hash", a stable hash of the words decides \
-(`sparse_circuits.task.bundled.held_out`), the trainer rejects those combinations, and the bundled tasks draw \
-from nothing else: `load_task("ioi", model)` gives held-out prompts only.
+No prompt of the published files, clean or corrupted, and no clean prompt of a bundled task is in the training \
+text (but for induction, whose prompts are random), since these combinations are not. Wherever it says "by a \
+hash", a stable hash of the words decides (`sparse_circuits.task.bundled.held_out`): the trainer rejects those \
+combinations, and the bundled tasks draw their clean prompts from nothing else. So `load_task("ioi", model)` \
+gives held-out prompts only.
 
 - **Indirect objects.** By a hash, 15% of all pairs of {names} names, which are never the two that such a \
 sentence introduces, and 15% of the templates ({templates:,} ways to combine a frame, a setting and a giving). \
@@ -97,9 +95,7 @@ Nothing was trained on `{pad}` or `{unknown}`.
 
 
 # What the card quotes of `training.json` as it is.
-_RECORDED = "steps finishing seed batch tokens rate finishing_rate warmup minutes threads"
-    ["steps", "finishing", "seed", "batch", "tokens", "rate", "finishing_rate", "warmup", "minutes", "threads"]
-)
+_RECORDED = "steps seed batch tokens rate warmup minutes threads"
 
 
 def _line(row: Measurement) -> str:
@@ -112,8 +108,7 @@ def card(toy: Toy, folder: Path, rows: Sequence[Measurement], *, published: bool
     record = json.loads((folder / "training.json").read_text())
     config = toy.model.config
     kinds = (
-        f"| {kind.__name__.replace('_', ' ')} | " + " | ".join(f"{share:.0%}" for share in shares) + " |"
-        for kind, shares in language.KINDS
+        f"| {kind.__name__.replace('_', ' ')} | {first:.0%} | {last:.0%} |" for kind, first, last in language.KINDS
     )
     head = ("| task | prompts | measure | examples | value | asked |", "|---|---|---|---|---|---|")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.name != "README.md")
@@ -127,7 +122,7 @@ def card(toy: Toy, folder: Path, rows: Sequence[Measurement], *, published: bool
         parameters=sum(parameter.numel() for parameter in toy.model.parameters()),
         megabytes=size / 1e6,
         table="\n".join([*head, *map(_line, rows)]),
-        published="" if published else "They were not at hand for this card.",
+        published="" if published else " They were not at hand for this card.",
         kinds="\n".join(kinds),
         early=f"{record['early']:.0%}",
         late=f"{record['late']:.0%}",

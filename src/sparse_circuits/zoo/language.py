@@ -4,7 +4,6 @@ A row is a BOS token and then documents, each closed by an EOS token. A document
 kinds. All is drawn from the generator that is passed in, so a seed fixes the text.
 """
 
-import math
 import random
 import re
 from collections.abc import Callable
@@ -90,40 +89,34 @@ def repeated(rng: random.Random) -> str:
     return opener + " ".join(again[:stop]) + "."
 
 
-# Each kind's share of the sentences in the three stages of training: early, late, finishing. Early on, what pays
-# most is copying what came before: the names' behaviours need it, and where it is rare it is learned late, if at all.
-# (Repeated sequences are long, so a small share of them is a large share of tokens.) In the end most sentences are
-# about years: by then all else is known, and which of two close years is the later one takes the longest to learn.
-STAGES = ("early", "late", "finishing")
-KINDS: tuple[tuple[Callable[[random.Random], str], tuple[float, float, float]], ...] = (
-    (sentences.indirect_object, (0.10, 0.26, 0.12)),
-    (sentences.later_year, (0.02, 0.16, 0.38)),
-    (sentences.agreement_simple, (0.00, 0.05, 0.03)),
-    (sentences.agreement_phrase, (0.00, 0.07, 0.04)),
-    (sentences.agreement_clause, (0.02, 0.10, 0.06)),
-    (sentences.pronoun, (0.04, 0.09, 0.05)),
-    (sentences.close_pronoun, (0.09, 0.05, 0.02)),
-    (repeated, (0.58, 0.11, 0.08)),
-    (filler.twice, (0.12, 0.05, 0.02)),
-    (filler.sentence, (0.03, 0.06, 0.04)),
-    (sentences.next_year, (0.00, 0.00, 0.16)),
+# Each kind's share of the sentences, early and late in training. Early on, what pays most is copying what came before:
+# the names' behaviours need it, and where it is rare it is learned late, if at all. (Repeated sequences are long, so a
+# small share of them is a large share of tokens.)
+KINDS: tuple[tuple[Callable[[random.Random], str], float, float], ...] = (
+    (sentences.indirect_object, 0.10, 0.26),
+    (sentences.later_year, 0.02, 0.16),
+    (sentences.agreement_simple, 0.00, 0.05),
+    (sentences.agreement_phrase, 0.00, 0.07),
+    (sentences.agreement_clause, 0.02, 0.10),
+    (sentences.pronoun, 0.04, 0.09),
+    (sentences.close_pronoun, 0.09, 0.05),
+    (repeated, 0.58, 0.11),
+    (filler.twice, 0.12, 0.05),
+    (filler.sentence, 0.03, 0.06),
 )
-_FUNCTIONS = tuple(function for function, _ in KINDS)
-_SHARES = tuple(zip(*(shares for _, shares in KINDS), strict=True))
+_FUNCTIONS = tuple(function for function, _, _ in KINDS)
 
 
-def document(rng: random.Random, stage: float = 1.0) -> str:
-    """One to six sentences; `stage` is an index of `STAGES`, or between two."""
-    before, after = _SHARES[math.floor(stage)], _SHARES[math.ceil(stage)]
-    part = stage - math.floor(stage)
-    shares = [first + part * (last - first) for first, last in zip(before, after, strict=True)]
+def document(rng: random.Random, late: float = 1.0) -> str:
+    """One to six sentences; `late` is 0 for the early shares, 1 for the late ones, or between."""
+    shares = [first + late * (last - first) for _, first, last in KINDS]
     return " ".join(function(rng) for function in rng.choices(_FUNCTIONS, shares, k=rng.randint(1, 6)))
 
 
-def row(rng: random.Random, length: int, stage: float = 1.0) -> list[str]:
+def row(rng: random.Random, length: int, late: float = 1.0) -> list[str]:
     """`length` tokens: BOS, and documents closed by EOS, the last of them cut."""
     tokens = [BOS]
     while len(tokens) < length:
-        tokens += split(document(rng, stage))
+        tokens += split(document(rng, late))
         tokens.append(EOS)
     return tokens[:length]

@@ -81,25 +81,6 @@ def later_year(rng: random.Random) -> str:
     return render(frame, slots)[0] + end + "."
 
 
-NEXT_YEARS = (
-    "The year after {year0} was {year1}.",
-    "The year before {year1} was {year0}.",
-    "After {year0} came {year1}, and then {year2}.",
-    "One year before {year2} was {year1}.",
-)
-
-
-def next_year(rng: random.Random) -> str:
-    """Consecutive years, or two-digit numbers."""
-    if rng.random() < 0.4:
-        length = rng.randint(4, 10)
-        start = rng.randrange(0, 101 - length)
-        return ", ".join(TWO_DIGITS[start : start + length]) + "."
-    century, start = rng.choice(CENTURIES), rng.randrange(0, 98)
-    slots = {f"year{i}": century + TWO_DIGITS[start + i] for i in range(3)}
-    return render(rng.choice(NEXT_YEARS), slots)[0]
-
-
 # Verb phrases by number (singular, plural). Each of the tasks' verbs begins as many of them.
 VERB_PHRASES = (
     (("is", "are"), ("{mood}", "in the {place}", "very {mood}", "at home", "near the {thing}")),
@@ -252,4 +233,4 @@ def close_pronoun(rng: random.Random) -> str:
 def texts() -> tuple[str, ...]:
     """Every word that these sentences may have, slots and word lists apart, for the vocabulary."""
     phrases = (" ".join((*verb, *rests)) for verb, rests in (*VERB_PHRASES, *INNER_PHRASES))
-    return (*_DISTRACTORS, *IOI_ENDS, *phrases, *OPENERS, *_PRONOUN_ENDS, *PRONOUN_OWN, *CLOSE_PRONOUNS, *NEXT_YEARS)
+    return (*_DISTRACTORS, *IOI_ENDS, *phrases, *OPENERS, *_PRONOUN_ENDS, *PRONOUN_OWN, *CLOSE_PRONOUNS)

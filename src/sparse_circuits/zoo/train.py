@@ -46,30 +46,17 @@ class Settings:
     # The parts of the steps in which the text has its early shares, and at which it has reached its late ones.
     early: float = 0.2
     late: float = 0.4
-    # Steps after these, with the finishing shares and a cosine of their own.
-    finishing: int = 2500
-    finishing_rate: float = 1e-3
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step: a linear warmup, then a cosine, and a smaller one to finish."""
+        """The learning rate of a step: a linear warmup, then a cosine."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        if step < self.steps:
-            highest, done = self.rate, (step - self.warmup) / max(1, self.steps - self.warmup)
-        else:
-            highest, done = self.finishing_rate, (step - self.steps) / self.finishing
-        return self.final_rate + 0.5 * (highest - self.final_rate) * (1 + math.cos(math.pi * done))
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.final_rate + 0.5 * (self.rate - self.final_rate) * (1 + math.cos(math.pi * done))
 
-    def stage_at(self, step: int) -> float:
-        """Which of the language's stages the text of a step belongs to: an index, or between two."""
-        if step >= self.steps:
-            return 2.0
+    def late_at(self, step: int) -> float:
+        """How far the text's shares are from the early ones (0) to the late ones (1)."""
         return min(1.0, max(0.0, (step / self.steps - self.early) / (self.late - self.early)))
-
-    @property
-    def total(self) -> int:
-        """All steps."""
-        return self.steps + self.finishing
 
     def config(self, fast: PreTrainedTokenizerFast) -> GPT2Config:
         """The model's configuration: GPT-2 with tied embeddings and without dropout."""
@@ -121,8 +108,8 @@ class Run:
     def batch(self, step: int) -> torch.Tensor:
         """The token ids of a step, [batch, context]."""
         rng = random.Random(f"toy/{self.settings.seed}/{step}")
-        stage = self.settings.stage_at(step)
-        rows = [language.row(rng, self.settings.context, stage) for _ in range(self.settings.batch)]
+        late = self.settings.late_at(step)
+        rows = [language.row(rng, self.settings.context, late) for _ in range(self.settings.batch)]
         return torch.tensor([[self.ids[token] for token in row] for row in rows])
 
     def advance(self) -> float:
@@ -191,6 +178,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        temporary.chmod(0o644)  # some writers make a file that only its owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -220,20 +208,20 @@ def train(settings: Settings, out: Path, checkpoint: Path | None = None, every: 
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        bar = progress.add_task("training", total=settings.total, completed=run.step, loss=math.nan)
+        bar = progress.add_task("training", total=settings.steps, completed=run.step, loss=math.nan)
         recent = math.nan
-        while run.step < settings.total:
+        while run.step < settings.steps:
             loss = run.advance()
             recent = loss if math.isnan(recent) else 0.95 * recent + 0.05 * loss
             progress.update(bar, completed=run.step, loss=recent)
-            if run.step % every == 0 or run.step == settings.total:
+            if run.step % every == 0 or run.step == settings.steps:
                 spent = seconds + time.perf_counter() - start
                 progress.console.log(f"step {run.step}: loss {recent:.4f}, {spent / 60:.1f} minutes")
                 if checkpoint and record:
                     run.save_checkpoint(checkpoint)
                     write_json(record, spent)
     minutes = round((seconds + time.perf_counter() - start) / 60, 1)
-    tokens = settings.total * settings.batch * settings.context
+    tokens = settings.steps * settings.batch * settings.context
     run.save_model(out, {"minutes": minutes, "threads": torch.get_num_threads(), "tokens": tokens})
     return run
 
@@ -243,9 +231,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_circuits.zoo.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="optimizer steps (default: %(default)s)")
-    parser.add_argument(
-        "--finishing", type=int, default=Settings.finishing, help="and steps after them (default: %(default)s)"
-    )
     parser.add_argument("--seed", type=int, default=Settings.seed, help="default: %(default)s")
     parser.add_argument("--checkpoint", type=Path, help="folder to keep a checkpoint in, and to resume from")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints (default: %(default)s)")
@@ -253,8 +238,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.steps < 1:
         parser.error(f"--steps must be at least 1, but is {arguments.steps}")
-    if arguments.finishing < 0:
-        parser.error(f"--finishing must not be negative, but is {arguments.finishing}")
     if arguments.every < 1:
         parser.error(f"--every must be at least 1, but is {arguments.every}")
     if arguments.threads:
