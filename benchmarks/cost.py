@@ -25,7 +25,9 @@ import sparse_circuits as sc
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 
-def bare_passes(hf: torch.nn.Module, clean: torch.Tensor, corrupted: torch.Tensor, forwards: int, gradients: int) -> None:
+def bare_passes(
+    hf: torch.nn.Module, clean: torch.Tensor, corrupted: torch.Tensor, forwards: int, gradients: int
+) -> None:
     """The same passes of the plain model: forwards without and with a backward pass to the embedding."""
     embed = hf.get_input_embeddings()
     with torch.no_grad():
@@ -40,7 +42,18 @@ def bare_passes(hf: torch.nn.Module, clean: torch.Tensor, corrupted: torch.Tenso
 def peak_megabytes(folder: Path, what: str, prompts: int, tokens: int) -> float:
     """Peak resident memory of one job beyond that of the loaded model, in a process of its own."""
     out = subprocess.run(
-        [sys.executable, __file__, "--peak", what, "--folder", str(folder), "--prompts", str(prompts), "--tokens", str(tokens)],
+        [
+            sys.executable,
+            __file__,
+            "--peak",
+            what,
+            "--folder",
+            str(folder),
+            "--prompts",
+            str(prompts),
+            "--tokens",
+            str(tokens),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -49,8 +62,12 @@ def peak_megabytes(folder: Path, what: str, prompts: int, tokens: int) -> float:
 
 
 def peak_job(folder: Path, what: str, prompts: int, tokens: int) -> None:
-    model: Any = AutoModelForCausalLM.from_pretrained(folder) if what == "bare" else sc.load_model(str(folder), device="cpu")
-    task = token_task(prompts, tokens, model.get_input_embeddings().num_embeddings if what == "bare" else model.cfg.d_vocab)
+    model: Any = (
+        AutoModelForCausalLM.from_pretrained(folder) if what == "bare" else sc.load_model(str(folder), device="cpu")
+    )
+    task = token_task(
+        prompts, tokens, model.get_input_embeddings().num_embeddings if what == "bare" else model.cfg.d_vocab
+    )
     clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -106,7 +123,9 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
     )
     scores = sc.attribute(model, graph, task, sc.EAP())
     circuits = {f: scores.greedy(round(f * graph.n_edges)) for f in FRACTIONS}
-    jobs = {f"{f:.1%}": (lambda c=c: sc.evaluate_many(model, [c], task, batch_size=prompts)) for f, c in circuits.items()}
+    jobs = {
+        f"{f:.1%}": (lambda c=c: sc.evaluate_many(model, [c], task, batch_size=prompts)) for f, c in circuits.items()
+    }
     jobs["all"] = lambda: sc.evaluate_many(model, list(circuits.values()), task, batch_size=prompts)
     jobs["forward"] = lambda: bare_passes(hf, clean, corrupted, 1, 0)
     evaluation = in_turns(jobs, max(3, repeats // 2))

@@ -22,12 +22,19 @@ HAS_HOOKED = importlib.util.find_spec("transformer_lens.HookedTransformer") is n
 torch.set_num_threads(1)
 
 BRIDGES = ("gpt2", "gpt2-scaled", "neox", "neox-sequential", "llama", "mistral-window", "qwen2", "qwen3")
-HOOKED = ("hooked-gpt2", "hooked-rotary-parallel-gqa", "hooked-rms", "hooked-no-norm", "hooked-attn-only", "hooked-bidirectional")
+HOOKED = (
+    "hooked-gpt2",
+    "hooked-rotary-parallel-gqa",
+    "hooked-rms",
+    "hooked-no-norm",
+    "hooked-attn-only",
+    "hooked-bidirectional",
+)
 FAMILIES = BRIDGES + HOOKED
 VOCAB = 61
 
 
-def hf_config(name: str):  # noqa: ANN201
+def hf_config(name: str):
     from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
     if name.startswith("gpt2"):
@@ -54,7 +61,7 @@ def hf_config(name: str):  # noqa: ANN201
     return Qwen3Config(**common, head_dim=8)
 
 
-def hooked_config(name: str):  # noqa: ANN201
+def hooked_config(name: str):
     from transformer_lens import HookedTransformerConfig
 
     options = {
@@ -74,7 +81,7 @@ def hooked_config(name: str):  # noqa: ANN201
     )  # fmt: skip
 
 
-def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):  # noqa: ANN201
+def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):
     if name.startswith("hooked"):
         if not HAS_HOOKED:
             pytest.skip("this TransformerLens has no HookedTransformer")
@@ -102,11 +109,11 @@ def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):  # no
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+def zoo(tmp_path_factory: pytest.TempPathFactory):
     """Models by family name, each made once."""
     root, made = tmp_path_factory.mktemp("models"), {}
 
-    def get(name: str, dtype: torch.dtype = torch.float32):  # noqa: ANN202
+    def get(name: str, dtype: torch.dtype = torch.float32):
         key = (name, dtype)
         if key not in made:
             with warnings.catch_warnings():

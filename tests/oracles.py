@@ -1,4 +1,4 @@
-"""Slow and obvious: edges patched one at a time through TransformerLens's own hooks, independent of the library's forward pass."""
+"""Slow and obvious: edges patched one at a time through TransformerLens's own hooks, not the library's forward pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sparse_circuits as sc
 
 
 @contextmanager
-def split_inputs(model):  # noqa: ANN001, ANN201
+def split_inputs(model):
     """The model with separate q, k, v and MLP inputs, as it was afterwards."""
     has_mlp = not model.cfg.attn_only
     model.set_use_split_qkv_input(True)
@@ -27,7 +27,7 @@ def split_inputs(model):  # noqa: ANN001, ANN201
 
 
 @torch.no_grad()
-def source_values(model, graph: sc.Graph, tokens: Tensor) -> Tensor:  # noqa: ANN001
+def source_values(model, graph: sc.Graph, tokens: Tensor) -> Tensor:
     """What every source writes: ``[n_sources, batch, pos, d_model]``."""
     _, cache = model.run_with_cache(tokens)
     values = [cache["hook_embed"]]
@@ -61,7 +61,7 @@ def read_hook(graph: sc.Graph, destination: int, change: Tensor) -> tuple[str, C
 
 
 @torch.no_grad()
-def patched_effects(model, graph: sc.Graph, task: sc.Task, share: float = 1.0, values: Tensor | None = None) -> Tensor:  # noqa: ANN001
+def patched_effects(model, graph: sc.Graph, task: sc.Task, share: float = 1.0, values: Tensor | None = None) -> Tensor:
     """m(clean, v reads c_u + share (c_u' - c_u)) - m(clean), averaged: ``[n_sources, n_destinations]``. Prompts of one length.
 
     ``values``: the ablated value of every source; the corrupted run's by default.
@@ -85,7 +85,7 @@ def patched_effects(model, graph: sc.Graph, task: sc.Task, share: float = 1.0, v
 
 
 @torch.no_grad()
-def interpolated_effects(model, graph: sc.Graph, task: sc.Task, group: slice, moved: Tensor, change: Tensor) -> Tensor:  # noqa: ANN001
+def interpolated_effects(model, graph: sc.Graph, task: sc.Task, group: slice, moved: Tensor, change: Tensor) -> Tensor:
     """m when a group of sources is moved and, besides, v reads ``change[u]`` more: for all edges u -> v that leave the group.
 
     Moving a source is done by adding to what it wrote, where it wrote it.
@@ -103,14 +103,16 @@ def interpolated_effects(model, graph: sc.Graph, task: sc.Task, group: slice, mo
     with split_inputs(model):
         for u in range(group.start, group.stop):
             for v in graph.mask[u].nonzero().flatten().tolist():
-                logits = model.run_with_hooks(clean, fwd_hooks=[move, read_hook(graph, v, change[u])], return_type="logits")
+                logits = model.run_with_hooks(
+                    clean, fwd_hooks=[move, read_hook(graph, v, change[u])], return_type="logits"
+                )
                 out[u, v] = (logits[rows, -1, right] - logits[rows, -1, wrong]).mean()
     return out
 
 
 @torch.no_grad()
-def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Tensor) -> Tensor:  # noqa: ANN001
-    """The metric per example when destinations read ablated values of all sources outside a circuit, by hooks, source by source."""
+def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Tensor) -> Tensor:
+    """The metric per example when destinations read the ablated values of all sources outside a circuit, by hooks."""
     graph, clean = circuit.graph, torch.tensor(task.clean)
     right, wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
     current: dict[int, Tensor] = {}
@@ -147,7 +149,8 @@ def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Tensor) -
         if graph.has_mlp:
             column = graph.reads_at(layer, "mlp").start
             hooks.append((f"blocks.{layer}.hook_mlp_in", lambda x, hook, column=column: x + change(column)))
-            hooks.append((f"blocks.{layer}.hook_mlp_out", lambda x, hook, u=graph.mlp_at(layer): remember(u, x)))
+            row = graph.mlp_at(layer)
+            hooks.append((f"blocks.{layer}.hook_mlp_out", lambda x, hook, row=row: remember(row, x)))
     last = graph.n_destinations - 1
     hooks.append((f"blocks.{graph.n_layers - 1}.hook_resid_post", lambda x, hook: x + change(last)))
     with split_inputs(model):

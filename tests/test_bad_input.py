@@ -1,4 +1,7 @@
-"""Bad input in Python: each gets one clear error, before any pass is made, that says what to change. (tests/test_cli.py has the command line's.)"""
+"""Bad input in Python: one clear error each, before any pass is made, that says what to change.
+
+The command line's are in test_cli.py.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ CASES: dict[str, tuple[Callable, str]] = {
         lambda m: score(m, sc.Task([[5, 6], [5, 999]], [[5, 9], [5, 9]], metric=METRIC)),
         r"row 1 \(clean\): token ids must lie between 0 and 60",
     ),
-    "empty prompt": (lambda m: score(m, sc.Task([[5], []], [[5], []], metric=METRIC)), r"row 1 \(clean\): the prompt is empty"),
+    "empty prompt": (
+        lambda m: score(m, sc.Task([[5], []], [[5], []], metric=METRIC)),
+        r"row 1 \(clean\): the prompt is empty",
+    ),
     "prompt too long": (
         lambda m: score(m, sc.Task([[5] * 40, [5]], [[6] * 40, [6]], metric=METRIC)),
         "row 0 .*40 tokens, but the model takes at most 32",
@@ -79,7 +85,10 @@ CASES: dict[str, tuple[Callable, str]] = {
     "unknown task": (lambda m: sc.load_task("iio", m), "Unknown task 'iio'"),
     "missing task file": (lambda m: sc.load_task("nowhere.csv", m), "No task file"),
     "no examples": (lambda m: sc.load_task("ioi", m, n=0), "at least 1"),
-    "curve of no sizes": (lambda m: sc.faithfulness_curve(m, score(m, token_task()), token_task(), []), "at least one size"),
+    "curve of no sizes": (
+        lambda m: sc.faithfulness_curve(m, score(m, token_task()), token_task(), []),
+        "at least one size",
+    ),
     "curve by another rule": (
         lambda m: sc.faithfulness_curve(m, score(m, token_task()), token_task(), select="best"),
         "'greedy' or 'top'",

@@ -139,7 +139,7 @@ def test_zero_is_not_an_edge() -> None:
         (lambda s: sc.Circuit.of(s.graph, ["m0"]), "named like"),
     ],
 )
-def test_bad_selections(call, message: str) -> None:  # noqa: ANN001
+def test_bad_selections(call, message: str) -> None:
     with pytest.raises(sc.InputError, match=message):
         call(scored(GRAPHS["sequential"]))
 
@@ -176,7 +176,7 @@ def test_circuit_views(graph: sc.Graph) -> None:
 
 
 @each_graph
-def test_files_round_trip(graph: sc.Graph, tmp_path) -> None:  # noqa: ANN001
+def test_files_round_trip(graph: sc.Graph, tmp_path) -> None:
     scores = scored(graph)
     circuit = scores.greedy(9)
     loaded = sc.Circuit.load(circuit.save(tmp_path / "c.safetensors"))
@@ -193,7 +193,7 @@ def test_files_round_trip(graph: sc.Graph, tmp_path) -> None:  # noqa: ANN001
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.safetensors", "c.safetensors", "s.safetensors"]
 
 
-def test_damaged_and_foreign_files_are_refused(tmp_path) -> None:  # noqa: ANN001
+def test_damaged_and_foreign_files_are_refused(tmp_path) -> None:
     from safetensors.torch import save_file
 
     circuit = scored(GRAPHS["sequential"]).greedy(9)
@@ -220,7 +220,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path) -> None:  # noqa: ANN00
         circuit.save(tmp_path / "missing" / "c.safetensors")
 
 
-def test_large_graph_is_cheap(tmp_path) -> None:  # noqa: ANN001
+def test_large_graph_is_cheap(tmp_path) -> None:
     start = time.perf_counter()
     graph = sc.Graph(80, 64, 8)
     edges = graph.mask

@@ -25,7 +25,7 @@ class Row:
     oracle: Callable | None = None
 
 
-def slope(model, graph, task):  # noqa: ANN001, ANN201
+def slope(model, graph, task):
     """The derivative of exact patching at no patching, by a central difference: what EAP is."""
     h = 1e-2
     return (patched_effects(model, graph, task, h) - patched_effects(model, graph, task, -h)) / (2 * h)
@@ -85,12 +85,14 @@ def test_padding_does_not_matter(zoo, family: str, row: Row) -> None:
     assert (padded - alone).abs().max() < 1e-5 * padded.abs().max()
 
 
-def state(model) -> dict:  # noqa: ANN001
+def state(model) -> dict:
     """Everything of a model that a run could leave changed."""
     return {
         "parameters": {name: (p.detach().clone(), p.requires_grad, p.grad) for name, p in model.named_parameters()},
         "hooks": {name: (len(p.fwd_hooks), len(p.bwd_hooks)) for name, p in model.hook_dict.items()},
-        "torch hooks": [(len(m._forward_hooks), len(m._backward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "torch hooks": [
+            (len(m._forward_hooks), len(m._backward_hooks), len(m._forward_pre_hooks)) for m in model.modules()
+        ],
         "training": [m.training for m in model.modules()],
         "config": {k: v for k, v in vars(model.cfg).items() if isinstance(v, (bool, int, float, str))},
     }
@@ -111,7 +113,9 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "hooked-gpt2"])
 @each_method
-@pytest.mark.parametrize("failure", [None, ValueError("broken metric"), Stop(), KeyboardInterrupt()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize(
+    "failure", [None, ValueError("broken metric"), Stop(), KeyboardInterrupt()], ids=lambda f: type(f).__name__
+)
 def test_leaves_everything_as_it_was(zoo, family: str, row: Row, failure: BaseException | None) -> None:
     model = zoo(family)
     calls = 0
@@ -212,7 +216,9 @@ def test_activations_path_against_plain_loops(zoo, family: str, steps: int) -> N
     for group in groups:
         for t, weight in points("midpoint", steps):
             moved = (1 - t) * (corrupted - clean)[group]
-            ends = [interpolated_effects(model, graph, task, group, moved, s * h * (corrupted - clean)) for s in (1, -1)]
+            ends = [
+                interpolated_effects(model, graph, task, group, moved, s * h * (corrupted - clean)) for s in (1, -1)
+            ]
             expected[group] += weight * (ends[0] - ends[1])[group] / (2 * h)
     scores = sc.attribute(model, graph, task, sc.EAPIG(steps=steps, path="activations")).values
     assert (scores - expected).abs().max() < 1e-2 * expected.abs().max()
@@ -260,7 +266,8 @@ def test_exact_under_constant_ablations(zoo, family: str, ablation: str) -> None
     assert (scores - expected).abs().max() < 1e-4 * expected.abs().max()
     h = 1e-2
     derivative = (
-        patched_effects(model, graph, task, h, values=constant) - patched_effects(model, graph, task, -h, values=constant)
+        patched_effects(model, graph, task, h, values=constant)
+        - patched_effects(model, graph, task, -h, values=constant)
     ) / (2 * h)
     eap = sc.attribute(model, graph, uncorrupted, sc.EAP(), ablation=getattr(Ablation, ablation)).values
     assert (eap - derivative).abs().max() < 1e-2 * derivative.abs().max()

@@ -21,7 +21,11 @@ TOKENS = torch.tensor([[1, 2, 3, 4, 5]])
 def test_norm_derivative_is_autograds(kind: str) -> None:
     torch.manual_seed(0)
     d, width = 12, 5
-    norm = Norm(kind, torch.randn(d), torch.randn(d) if kind == "layer" else None, 1e-2) if kind != "none" else Norm("none")
+    norm = (
+        Norm(kind, torch.randn(d), torch.randn(d) if kind == "layer" else None, 1e-2)
+        if kind != "none"
+        else Norm("none")
+    )
     x, W, g = torch.randn(3, d), torch.randn(2, d, width), torch.randn(3, 2, width)
     J = torch.autograd.functional.jacobian(lambda x: torch.einsum("rd,hde->rhe", norm(x), W), x)
     expected = torch.einsum("rhe,rhesd,rs->sd", g, J, torch.eye(3))
@@ -31,7 +35,11 @@ def test_norm_derivative_is_autograds(kind: str) -> None:
     pulled = torch.einsum("hde,rhe->rd", fold, g) * r
     pulled = pulled - normalized * (normalized * pulled).sum(-1, keepdim=True) / d
     torch.testing.assert_close(pulled, expected, atol=1e-4, rtol=1e-4)
-    forward = r[:, None] * torch.einsum("rd,hde->rhe", x, fold) + norm.shift(W)[None].expand(3, -1, -1) if kind == "layer" else None
+    forward = (
+        r[:, None] * torch.einsum("rd,hde->rhe", x, fold) + norm.shift(W)[None].expand(3, -1, -1)
+        if kind == "layer"
+        else None
+    )
     if forward is not None:
         torch.testing.assert_close(forward, torch.einsum("rd,hde->rhe", norm(x), W), atol=1e-4, rtol=1e-4)
 
@@ -56,7 +64,7 @@ def test_weights_are_read_as_they_are_now(zoo, family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "qwen3"])
 def test_processed_weights_are_understood(tmp_path, family: str) -> None:
-    """enable_compatibility_mode folds norms and centres weights; edge scores of the logits of the same function remain finite and exact."""
+    """enable_compatibility_mode folds norms and centres weights: another decomposition, and exact for it too."""
     from conftest import make_model
     from oracles import patched_effects
 
@@ -194,7 +202,13 @@ def test_hooks_that_are_switched_off_are_errors(zoo, name: str) -> None:
 def test_usual_hook_names_work(zoo) -> None:
     model = zoo("gpt2")
     fired: list[str] = []
-    names = ["hook_embed", "blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.2.hook_mlp_out", "blocks.2.hook_resid_post"]
+    names = [
+        "hook_embed",
+        "blocks.0.hook_resid_pre",
+        "blocks.1.attn.hook_z",
+        "blocks.2.hook_mlp_out",
+        "blocks.2.hook_resid_post",
+    ]
     model.run_with_hooks(TOKENS, fwd_hooks=[(n, lambda x, hook, n=n: fired.append(n)) for n in names])
     assert fired == names
     model.run_with_hooks(TOKENS, fwd_hooks=[(lambda n: n.endswith("hook_z"), lambda x, hook: fired.append("z"))])

@@ -18,7 +18,9 @@ def test_weights_sum_to_one_and_nodes_lie_inside(rule: str, n: int) -> None:
     assert all(0 <= t <= 1 for t in nodes)
 
 
-@pytest.mark.parametrize(("rule", "degree"), [("left", 0), ("right", 0), ("midpoint", 1), ("trapezoid", 1), ("gauss-legendre", 9)])
+@pytest.mark.parametrize(
+    ("rule", "degree"), [("left", 0), ("right", 0), ("midpoint", 1), ("trapezoid", 1), ("gauss-legendre", 9)]
+)
 def test_exact_up_to_its_degree(rule: str, degree: int) -> None:
     for power in range(degree + 2):
         integral = sum(w * t**power for t, w in points(rule, 5))
@@ -38,9 +40,9 @@ def test_by_hand() -> None:
 def test_errors() -> None:
     with pytest.raises(sc.InputError, match="Unknown quadrature 'simpson'"):
         points("simpson", 3)
-    with pytest.raises(sc.InputError, match="at least 2 points"):
+    with pytest.raises(sc.InputError, match="takes 2 to 1000 points"):
         points("trapezoid", 1)
-    with pytest.raises(sc.InputError, match="at least 1 points"):
+    with pytest.raises(sc.InputError, match="takes 1 to 1000 points"):
         sc.EAPIG(steps=0)
     with pytest.raises(sc.InputError, match="whole number"):
         sc.EAPIG(steps=2.5)

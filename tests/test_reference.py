@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 import sparse_circuits as sc
 
 ROOT = SHARED / "reference" / "eap-ig"
-pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="the reference values (../shared/reference/eap-ig) are not here")
+pytestmark = pytest.mark.skipif(
+    not ROOT.is_dir(), reason="the reference values (../shared/reference/eap-ig) are not here"
+)
 
 PATCH, ZERO = sc.Ablation.PATCH, sc.Ablation.ZERO
 SCORES = {
@@ -24,7 +26,7 @@ SCORES = {
 }
 
 
-def hooked(name: str):  # noqa: ANN201
+def hooked(name: str):
     """The same weights in a HookedTransformer, whose own loader refuses local folders."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights, convert_neox_weights
@@ -58,7 +60,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module", params=["bridge", "hooked"])
-def model(request: pytest.FixtureRequest, name: str):  # noqa: ANN201
+def model(request: pytest.FixtureRequest, name: str):
     if request.param == "bridge":
         return sc.load_model(ROOT / name, device="cpu")
     if not HAS_HOOKED:
@@ -148,7 +150,9 @@ def test_selection(model, task, tensors) -> None:
 def test_evaluation(model, task, tensors, record, ablation: sc.Ablation, suffix: str) -> None:
     graph = sc.Graph.of(model)
     keys = [key for key in tensors if key.startswith("circuit/EAP/")]
-    results = sc.evaluate_many(model, [sc.Circuit(graph, tensors[k].bool()) for k in keys], task, ablation=ablation, batch_size=4)
+    results = sc.evaluate_many(
+        model, [sc.Circuit(graph, tensors[k].bool()) for k in keys], task, ablation=ablation, batch_size=4
+    )
     for key, result in zip(keys, results, strict=True):
         expected = torch.tensor(record["evaluation"][f"{key}/{suffix}"])
         assert (result.per_example - expected).abs().max() < 1e-4, key

@@ -28,7 +28,9 @@ def test_metrics_by_hand() -> None:
     logits[1, 1] = 100  # not the last position
     batch = batch_of(2)
     assert sc.LogitDiff([2, 1], [0, 2])(logits, batch).tolist() == pytest.approx([math.log(4), -math.log(2)])
-    assert sc.LogitDiff([[1, 2], 1], [0, [0, 2]])(logits, batch).tolist() == pytest.approx([math.log(8) / 2, 0.0], abs=1e-6)
+    assert sc.LogitDiff([[1, 2], 1], [0, [0, 2]])(logits, batch).tolist() == pytest.approx(
+        [math.log(8) / 2, 0.0], abs=1e-6
+    )
     assert sc.ProbDiff([[1, 2], [3]], [[0], [1, 2]])(logits, batch).tolist() == pytest.approx([5 / 8, -5 / 8])
     assert sc.LogProb([2, [0, 3]])(logits, batch).tolist() == pytest.approx([math.log(1 / 2), math.log(1 / 4)])
     uniform = torch.zeros(2, 4)
@@ -50,7 +52,12 @@ def test_metrics_read_the_last_real_token_or_the_position_asked_for() -> None:
 def test_one_position_gives_what_all_positions_give(zoo) -> None:
     model, task = zoo("gpt2"), token_task(4, varied=True)
     anatomy = anatomy_of(model)
-    for metric in (task.metric, sc.ProbDiff([[1, 2]] * 4, [[3]] * 4), sc.LogProb([5] * 4), sc.LogProb([5] * 4, position=1)):
+    for metric in (
+        task.metric,
+        sc.ProbDiff([[1, 2]] * 4, [[3]] * 4),
+        sc.LogProb([5] * 4),
+        sc.LogProb([5] * 4, position=1),
+    ):
         a = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), sc.Task(task.clean, task.corrupted, metric=metric))
         whole = sc.Task(task.clean, task.corrupted, metric=lambda logits, batch, m=metric: m(logits, batch))
         b = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), whole)
@@ -98,7 +105,9 @@ def test_clean_logits_reach_a_metric_that_declares_them(zoo) -> None:
             assert batch.clean_logits.shape == logits.shape
             return -(logits - batch.clean_logits).abs().sum((1, 2))
 
-    whole = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), sc.Task(task.clean, task.corrupted, metric=Distance()))
+    whole = sc.evaluate(
+        model, sc.Circuit.full(sc.Graph.of(model)), sc.Task(task.clean, task.corrupted, metric=Distance())
+    )
     assert whole.clean.abs().max() == 0
     assert whole.per_example.abs().max() < 1e-2
     assert (whole.empty < -1).all()
@@ -106,11 +115,39 @@ def test_clean_logits_reach_a_metric_that_declares_them(zoo) -> None:
 
 # --- files ---
 
-WORDS = "<bos> <unk> . , Then When Aaron and Amber Tiffany were working at the house decided to give a drink The uncle uncles has have year 13".split()
+WORDS = [
+    "<bos>",
+    "<unk>",
+    ".",
+    ",",
+    "Then",
+    "When",
+    "Aaron",
+    "and",
+    "Amber",
+    "Tiffany",
+    "were",
+    "working",
+    "at",
+    "the",
+    "house",
+    "decided",
+    "to",
+    "give",
+    "a",
+    "drink",
+    "The",
+    "uncle",
+    "uncles",
+    "has",
+    "have",
+    "year",
+    "13",
+]
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+def reader(tmp_path_factory: pytest.TempPathFactory):
     """A GPT-2 with a word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -119,14 +156,18 @@ def reader(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
     vocabulary = {w: i for i, w in enumerate(WORDS + [f"{y:02d}" for y in range(100) if y != 13])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>", pad_token="<bos>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>", pad_token="<bos>"
+    )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary), n_embd=16, n_layer=1, n_head=2, n_positions=32)).save_pretrained(folder)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(vocabulary), n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    ).save_pretrained(folder)
     return sc.load_model(folder, device="cpu")
 
 
-def write(path, text: str):  # noqa: ANN001, ANN201
+def write(path, text: str):
     path.write_text(text)
     return path
 
@@ -136,7 +177,9 @@ IOI = "Then, Aaron and Amber were working at the house. Aaron decided to give a 
 
 def test_ioi_csv_takes_answers_from_the_prompt_when_ids_are_of_another_tokenizer(reader, tmp_path) -> None:
     corrupted = IOI.replace("house. Aaron", "house. Tiffany")
-    path = write(tmp_path / "ioi.csv", f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}","{corrupted}",47764,26757\n')
+    path = write(
+        tmp_path / "ioi.csv", f'clean,corrupted,correct_idx,incorrect_idx\n"{IOI}","{corrupted}",47764,26757\n'
+    )
     metric = read_csv(path, reader).metric
     assert (metric.correct, metric.incorrect) == ([" Amber"], [" Aaron"])
 
@@ -182,7 +225,11 @@ def test_jsonl(reader, tmp_path) -> None:
     row = {"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has", "patch_answer": " have"}
     task = sc.load_task(write(tmp_path / "sva.jsonl", json.dumps(row) + "\n\n" + json.dumps(row)), reader)
     assert len(task) == 2
-    assert task.tokenized(reader, anatomy_of(reader), corrupted=True).clean[0] == [0, WORDS.index("The"), WORDS.index("uncle")]
+    assert task.tokenized(reader, anatomy_of(reader), corrupted=True).clean[0] == [
+        0,
+        WORDS.index("The"),
+        WORDS.index("uncle"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +240,16 @@ def test_jsonl(reader, tmp_path) -> None:
         ("m.csv", "clean,label\nThe year 13,13\n", "row 0: no 'corrupted'"),
         ("k.csv", "clean,corrupted\nThe year 13,The year 13\n", "expected a column 'label'"),
         ("y.csv", "clean,corrupted,label\nThe year 13,The year 13,1352\n", "row 0: expected a two-digit year"),
-        ("n.csv", "clean,corrupted,correct_idx,incorrect_idx\nThe house,The house,1,2\n", "row 0: the ids 1, 2 are not names"),
-        ("l.csv", "clean,corrupted,label\nThe year 13,The year 13,13\nThe year 13,The 13,20\n", "row 1: the clean prompt is 4 tokens"),
+        (
+            "n.csv",
+            "clean,corrupted,correct_idx,incorrect_idx\nThe house,The house,1,2\n",
+            "row 0: the ids 1, 2 are not names",
+        ),
+        (
+            "l.csv",
+            "clean,corrupted,label\nThe year 13,The year 13,13\nThe year 13,The 13,20\n",
+            "row 1: the clean prompt is 4 tokens",
+        ),
         ("e.jsonl", "", "holds no rows"),
         ("b.jsonl", '{"clean_prefix": \n', "row 0: not a line of JSON"),
         ("f.jsonl", '{"clean_prefix": "The"}\n', "row 0: no 'patch_prefix'"),

@@ -43,7 +43,9 @@ class Ablation:
             InputError: for no prompts, or an ablation that is not a mean.
         """
         if self.kind not in ("mean", "mean_positional"):
-            raise InputError(f"Ablation.{self.kind.upper()} has no mean to take over prompts; use Ablation.MEAN.over(...).")
+            raise InputError(
+                f"Ablation.{self.kind.upper()} has no mean to take over prompts; use Ablation.MEAN.over(...)."
+            )
         if isinstance(prompts, str) or len(prompts) == 0:
             raise InputError("Ablation.over(...): expected a list of at least one prompt.")
         return replace(self, prompts=tuple(p if isinstance(p, str) else tuple(int(i) for i in p) for p in prompts))
@@ -77,9 +79,7 @@ class Ablated:
         return run_sources(self.anatomy, self.anatomy.embed(batch.corrupted), batch.padding)
 
 
-def prepare(
-    ablation: Ablation, model: Any, anatomy: Anatomy, task: Task, prompts: Prompts, batch_size: int
-) -> Ablated:
+def prepare(ablation: Ablation, model: Any, anatomy: Anatomy, task: Task, prompts: Prompts, batch_size: int) -> Ablated:
     """Compute what an ablation needs before the long work starts.
 
     Raises:
@@ -128,7 +128,11 @@ def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool)
         sources, _ = run_sources(anatomy, anatomy.embed(batch.tokens), batch.padding)
         parts = [sources.embedding, *sources.z, *sources.mlp]
         sums = [None if p is None else _masked_sum(p, real, dims) for p in parts]
-        totals = sums if not totals else [None if a is None or b is None else a + b for a, b in zip(totals, sums, strict=True)]
+        totals = (
+            sums
+            if not totals
+            else [None if a is None or b is None else a + b for a, b in zip(totals, sums, strict=True)]
+        )
         count = count + real.sum(dims, keepdim=True)
     means = [None if t is None else (t / _like(count, t)).to(anatomy.dtype) for t in totals]
     n = len(anatomy.blocks)

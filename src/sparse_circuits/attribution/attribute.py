@@ -50,7 +50,9 @@ def attribute(
     if not isinstance(method, Method):
         raise InputError(f"attribute(method={method!r}): expected a method such as EAP() or EAPIG(steps=5).")
     if not isinstance(ablation, Ablation):
-        raise InputError(f"attribute(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL.")
+        raise InputError(
+            f"attribute(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
+        )
     check_batch_size(batch_size)
     anatomy = anatomy_of(model)
     if not isinstance(graph, Graph):

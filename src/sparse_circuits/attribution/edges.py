@@ -22,7 +22,10 @@ _CHUNK_ELEMENTS = 1 << 24  # 64 MB of float32 differences at a time
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The metric's gradient at each destination: per layer ``q, k, v`` (projections' outputs) and the MLP's read; the final stream."""
+    """The metric's gradient at each destination; None where nothing was run.
+
+    Per layer ``q, k, v`` (at the projections' outputs) and ``mlp`` (at its read); ``final`` at the last stream.
+    """
 
     q: tuple[Tensor | None, ...]
     k: tuple[Tensor | None, ...]
@@ -39,7 +42,9 @@ def gradients(metric_sum: Tensor, run: Run | Rerun) -> Gradients:
             value = getattr(trace, which, None)
             if value is not None:
                 targets[which, layer] = value
-    found = dict(zip(targets, torch.autograd.grad(metric_sum, list(targets.values()), materialize_grads=True), strict=True))
+    found = dict(
+        zip(targets, torch.autograd.grad(metric_sum, list(targets.values()), materialize_grads=True), strict=True)
+    )
 
     def of(which: str) -> tuple[Tensor | None, ...]:
         return tuple(found.get((which, layer)) for layer in range(len(run.layers)))

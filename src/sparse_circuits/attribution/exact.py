@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.method import Method, Problem, Raw
+from sparse_circuits.graph import Graph
 from sparse_circuits.model.anatomy import Anatomy, Block
 from sparse_circuits.model.forward import LayerTrace, Run, Sources, run, run_layer
 from sparse_circuits.task.batch import Batch
@@ -120,9 +121,18 @@ def _patched(problem: Problem, state: _Clean, destination: int, changes: Tensor)
             raise RuntimeError("an MLP destination without an MLP")
         stream = stream + block.mlp(block.mlp_norm(trace.mlp_read + change))
     else:
-        which, head = next((w, destination - s.start) for w in "qkv" if (s := graph.reads_at(layer, w)).start <= destination < s.stop)
+        which, head = _projection(graph, layer, destination)
         stream = _with_projection(block, trace, which, head, change, real)
     return _rest(anatomy, stream, real, layer + 1)
+
+
+def _projection(graph: Graph, layer: int, destination: int) -> tuple[str, int]:
+    """Which of "q", "k" and "v" a destination of a layer is, and of which head or group."""
+    for which in "qk":
+        columns = graph.reads_at(layer, which)
+        if destination < columns.stop:
+            return which, destination - columns.start
+    return "v", destination - graph.reads_at(layer, "v").start
 
 
 def _with_projection(
@@ -158,9 +168,9 @@ def _tile(x: Tensor, n: int) -> Tensor:
 
 
 def _tile_trace(trace: LayerTrace, n: int) -> LayerTrace:
-    return LayerTrace(**{k: None if v is None else _tile(v, n) for k, v in vars(trace).items()})
+    return replace(trace, **{name: _tile(x, n) for name, x in vars(trace).items() if x is not None})
 
 
 def _repeat(batch: Batch, n: int) -> Batch:
     """The batch ``n`` times over, edge by edge, for a metric that looks at it."""
-    return Batch(**{k: None if v is None else _tile(v, n) for k, v in vars(batch).items()})
+    return replace(batch, **{name: _tile(x, n) for name, x in vars(batch).items() if x is not None})

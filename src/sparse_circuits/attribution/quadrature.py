@@ -9,6 +9,7 @@ import numpy as np
 from sparse_circuits.errors import InputError
 
 Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss-legendre"]
+MOST_POINTS = 1000  # beyond this only rounding is integrated
 QUADRATURES: tuple[str, ...] = get_args(Quadrature)
 
 
@@ -23,8 +24,8 @@ def points(rule: str, n: int) -> tuple[tuple[float, float], ...]:
     if rule not in QUADRATURES:
         raise InputError(f"Unknown quadrature {rule!r}; expected one of {', '.join(QUADRATURES)}.")
     fewest = 2 if rule == "trapezoid" else 1
-    if n < fewest:
-        raise InputError(f"Quadrature {rule!r} needs at least {fewest} points, got {n}.")
+    if not fewest <= n <= MOST_POINTS:
+        raise InputError(f"Quadrature {rule!r} takes {fewest} to {MOST_POINTS} points, got {n}.")
     if rule == "left":
         return tuple((i / n, 1 / n) for i in range(n))
     if rule == "right":

@@ -114,7 +114,9 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} has format version {header.get('version')!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
         )
     required = {"circuit": ("sources", "destinations"), "scores": ("values", "clean")}[kind]
-    missing = [name for name in required if name not in tensors] + [k for k in ("graph", "provenance") if k not in header]
+    missing = [name for name in required if name not in tensors] + [
+        k for k in ("graph", "provenance") if k not in header
+    ]
     if missing:
         raise FileFormatError(f"{path} lacks {', '.join(missing)}; the file is damaged.")
     return header, tensors

@@ -64,7 +64,7 @@ class Scores:
         return self._circuit(top(self.graph, ranking, n), rule="top", n=n, signed=signed)
 
     def greedy(self, n: int, *, signed: bool = False) -> Circuit:
-        """The circuit grown from the logits by ``n`` times taking the strongest edge into a node that is already in, less what dangles."""
+        """The circuit grown from the logits, less what dangles: ``n`` times the strongest edge into a node already in."""
         ranking = self._ranking(n, signed)
         return self._circuit(greedy(self.graph, ranking, n), rule="greedy", n=n, signed=signed)
 
@@ -73,7 +73,9 @@ class Scores:
         if not threshold >= 0:
             raise InputError(f"threshold({threshold!r}): expected a number of at least 0.")
         ranking = self._ranking(0, signed)
-        return self._circuit(self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed)
+        return self._circuit(
+            self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed
+        )
 
     def save(self, path: str | Path) -> Path:
         """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
@@ -105,7 +107,9 @@ class Scores:
             method = self.provenance.get("method", "this method")
             raise InputError(f"The scores of {method} carry no sign, so signed=True cannot rank them; leave it out.")
         if not torch.isfinite(self.values).all():
-            raise InputError("The scores are not finite, so edges cannot be ranked; check the model's outputs and the metric.")
+            raise InputError(
+                "The scores are not finite, so edges cannot be ranked; check the model's outputs and the metric."
+            )
         return strength(self.values, signed)
 
     def _circuit(self, edges: Tensor, **selection: Any) -> Circuit:

@@ -78,7 +78,7 @@ def evaluate(
 
     loaded = load_model_on(model_name, device)
     prompts = sc.load_task(task_name, loaded, n=examples, seed=seed)
-    common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": output.bars()}
+    common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": True}
     plain = [one.circuit for one in opened.values()]
     results = sc.evaluate_many(loaded, plain, prompts, completeness=completeness, **common)
     baselines = {

@@ -19,11 +19,12 @@ from sparse_circuits.cli.options import (
     Force,
     KVName,
     MethodName,
+    PathName,
     QuadratureName,
     SelectName,
     option,
 )
-from sparse_circuits.cli.record import CIRCUIT, RECORD, SCORES, Arguments, Record
+from sparse_circuits.cli.record import CIRCUIT, INTEGRATION, RECORD, SCORES, Arguments, Record
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def find(
     steps: Annotated[
         int | None, option("--steps", "Gradients that eap-ig takes.", 5, metavar="N", min=1, max=1000)
     ] = None,
+    path: Annotated[PathName | None, option("--path", "What eap-ig interpolates.", "inputs")] = None,
     quadrature: Annotated[QuadratureName | None, option("--quadrature", "Where eap-ig takes them.", "midpoint")] = None,
     ablation: Annotated[
         AblationName | None, option("--ablation", "What stands in for a part left out.", Arguments.ablation)
@@ -107,6 +109,7 @@ def find(
         "task": task,
         "method": method,
         "steps": steps,
+        "path": path,
         "quadrature": quadrature,
         "ablation": ablation,
         "edges": edges,
@@ -148,7 +151,7 @@ def search(arguments: Arguments, device: str | None) -> Found:
     common: dict[str, Any] = {
         "ablation": ablation_named(arguments.ablation),
         "batch_size": arguments.batch_size,
-        "progress": output.bars(),
+        "progress": True,
     }
     scores = sc.attribute(model, graph, task, method, **common)
     circuit = _select(arguments, scores)
@@ -215,7 +218,7 @@ def _gap(found: Found, gap: float) -> str:
 def _method(arguments: Arguments) -> Method:
     from sparse_circuits.attribution import METHODS
 
-    options = {"steps": arguments.steps, "quadrature": arguments.quadrature}
+    options = {name: getattr(arguments, name) for name in INTEGRATION}
     return METHODS[arguments.method](**{name: value for name, value in options.items() if value is not None})
 
 
@@ -223,7 +226,7 @@ def _resolved(arguments: Arguments, method: Method, n_edges: int, n_examples: in
     """The arguments with nothing left open, so that another version's defaults cannot change a repeated run."""
     filled: dict[str, Any] = {"examples": n_examples}
     if arguments.method == "eap-ig":
-        filled |= {name: method.options[name] for name in ("steps", "quadrature")}
+        filled |= {name: method.options[name] for name in INTEGRATION}
     if arguments.threshold is None:
         filled |= {"edges": arguments.edges or min(EDGES, n_edges), "select": arguments.select or "greedy"}
         if filled["edges"] > n_edges:

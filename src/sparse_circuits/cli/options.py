@@ -9,6 +9,7 @@ import typer
 
 # Written out rather than taken from the library, so that --help need not import torch; a test compares them.
 MethodName = Literal["eap", "eap-ig", "clean-corrupted", "exact"]
+PathName = Literal["inputs", "activations"]
 QuadratureName = Literal["left", "right", "midpoint", "trapezoid", "gauss-legendre"]
 AblationName = Literal["patch", "zero", "mean", "mean-positional"]
 SelectName = Literal["greedy", "top"]

@@ -23,11 +23,6 @@ def working(on: str) -> Iterator[None]:
         yield
 
 
-def bars() -> bool:
-    """Whether to show progress bars: not in a log or a pipe, where they would leave nothing but empty lines."""
-    return Console(stderr=True).is_terminal
-
-
 def line(text: str = "") -> None:
     """One line of text, as it is."""
     Console().print(Text(text), soft_wrap=True)

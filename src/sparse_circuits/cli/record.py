@@ -19,6 +19,7 @@ from sparse_circuits.cli.options import (
     AblationName,
     KVName,
     MethodName,
+    PathName,
     QuadratureName,
     SelectName,
 )
@@ -26,6 +27,7 @@ from sparse_circuits.errors import FileFormatError, InputError
 
 FORMAT = "sparse-circuits run"
 FORMAT_VERSION = 1
+INTEGRATION = ("steps", "path", "quadrature")  # the options of eap-ig
 RECORD, CIRCUIT, SCORES = "run.json", "circuit.safetensors", "scores.safetensors"
 
 
@@ -41,6 +43,7 @@ class Arguments:
     task: str = "ioi"
     method: MethodName = "eap-ig"
     steps: int | None = None
+    path: PathName | None = None
     quadrature: QuadratureName | None = None
     ablation: AblationName = "patch"
     edges: int | None = None
@@ -54,7 +57,7 @@ class Arguments:
     draws: int = DRAWS
 
     def __post_init__(self) -> None:
-        for name in ("steps", "quadrature"):
+        for name in INTEGRATION:
             if getattr(self, name) is not None and self.method != "eap-ig":
                 raise InputError(f"--{name} goes with --method eap-ig only, not with {self.method}.")
         if self.threshold is not None:
@@ -80,7 +83,7 @@ class Arguments:
         """These arguments with others in their place; what no longer goes with those is dropped."""
         dropped: dict[str, Any] = {}
         if given.get("method", "eap-ig") != "eap-ig":
-            dropped |= {"steps": None, "quadrature": None}
+            dropped |= dict.fromkeys(INTEGRATION)
         if "threshold" in given:
             dropped |= {"edges": None, "select": None}
         if "edges" in given:

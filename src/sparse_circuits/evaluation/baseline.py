@@ -47,7 +47,8 @@ class Baseline:
 
     def __repr__(self) -> str:
         low, high = self.interval
-        return f"Baseline({len(self.evaluations)} random circuits of {self.n_edges} edges: {self.median:.3f} [{low:.3f}, {high:.3f}])"
+        draws = f"{len(self.evaluations)} random circuits of {self.n_edges} edges"
+        return f"Baseline({draws}: {self.median:.3f} [{low:.3f}, {high:.3f}])"
 
 
 def random_baseline(

@@ -21,7 +21,9 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     return (low, high)
 
 
-def ratio(circuit: Tensor, clean: Tensor, empty: Tensor, *, draws: int = 1000, seed: int = 0) -> tuple[float, tuple[float, float]]:
+def ratio(
+    circuit: Tensor, clean: Tensor, empty: Tensor, *, draws: int = 1000, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
     """(m(C) - m(none)) / (m(M) - m(none)) with its 95% interval, examples resampled jointly in all three means.
 
     Each m is a mean over examples; then the ratio. NaN where the interval of m(M) - m(none) contains 0: the ablation

@@ -44,9 +44,7 @@ def evaluate(
     Raises:
         InputError: before any pass is made: a circuit of another model, missing corrupted prompts, bad rows.
     """
-    return evaluate_many(
-        model, [circuit], task, ablation=ablation, completeness=completeness, batch_size=batch_size
-    )[0]
+    return evaluate_many(model, [circuit], task, ablation=ablation, completeness=completeness, batch_size=batch_size)[0]
 
 
 def evaluate_many(
@@ -61,7 +59,9 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """:func:`evaluate` for a list of circuits, which share the clean and the ablated runs."""
     if not isinstance(ablation, Ablation):
-        raise InputError(f"evaluate(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL.")
+        raise InputError(
+            f"evaluate(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
+        )
     check_batch_size(batch_size)
     if isinstance(circuits, Circuit) or not all(isinstance(c, Circuit) for c in circuits):
         raise InputError("evaluate_many(circuits=...): expected a list of Circuit; for one circuit use evaluate.")

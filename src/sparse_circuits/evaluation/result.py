@@ -64,7 +64,8 @@ class Evaluation:
         if value != value:
             warnings.warn(
                 f"Faithfulness is undefined: under {self.ablation} ablation the metric of the whole model "
-                f"({float(self.clean.mean()):.3g}) cannot be told from that of the empty circuit ({float(self.empty.mean()):.3g}).",
+                f"({float(self.clean.mean()):.3g}) cannot be told from that of the empty circuit "
+                f"({float(self.empty.mean()):.3g}).",
                 stacklevel=4,
             )
         return value, bounds

@@ -7,7 +7,8 @@ sources inside the circuit are ever computed, and destinations with the same inc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from sparse_circuits.graph import Graph
 from sparse_circuits.model.anatomy import Anatomy, Block
 from sparse_circuits.model.forward import Sources
 
+Run = TypeVar("Run", Sources, "AblatedStreams")
 _BUFFER_ELEMENTS = 1 << 26  # 256 MB of float32 contributions at a time
 
 
@@ -97,17 +99,20 @@ class CircuitRunner:
             below = sum(1 for u in rows if u < graph.heads_at(layer).start)
             heads = [h for h in range(graph.n_heads) if graph.heads_at(layer).start + h in used]
             if heads:
-                z = self._heads(layer, block, heads, edges[:below], added[:below], streams.attention[layer], real, shape)
+                z = self._heads(
+                    layer, block, heads, edges[:below], added[:below], streams.attention[layer], real, shape
+                )
                 ablated_z = ablated.z[layer].expand(*shape[:2], -1, -1)[:, :, heads]
                 change = (z - ablated_z).flatten(0, 1).float()
                 contribution = torch.bmm(change.transpose(0, 1), block.attention.W_O[heads].float())
                 added[below : below + len(heads)] = contribution.view(len(heads), *shape)
             ablated_mlp = ablated.mlp[layer]
-            if graph.has_mlp and graph.mlp_at(layer) in used and block.mlp is not None and block.mlp_norm is not None:
+            mlp, mlp_norm = block.mlp, block.mlp_norm
+            if mlp is not None and mlp_norm is not None and ablated_mlp is not None and graph.mlp_at(layer) in used:
                 visible = below if graph.parallel else below + len(heads)
                 column = edges[:visible, graph.reads_at(layer, "mlp").start]
                 stream = _read(streams.mlp[layer], column[:, None], added[:visible], shape)[0]
-                added[used[graph.mlp_at(layer)]] = block.mlp(block.mlp_norm(stream.to(embedding.dtype))) - ablated_mlp
+                added[used[graph.mlp_at(layer)]] = mlp(mlp_norm(stream.to(embedding.dtype))) - ablated_mlp
         return _read(streams.final, edges[:, -1:], added, shape)[0].to(embedding.dtype)
 
     def _heads(
@@ -180,12 +185,10 @@ def _read(stream: Tensor, columns: Tensor, added: Tensor, shape: torch.Size) -> 
     return torch.addmm(base.reshape(1, -1), columns.T, added.flatten(1)).view(columns.shape[1], *shape)
 
 
-def _examples(run: Sources | AblatedStreams, part: slice, n: int) -> Sources | AblatedStreams:  # noqa: D103
+def _examples(run: Run, part: slice, n: int) -> Run:
     """Some examples of a run; constants, which stand for all examples, stay as they are."""
 
-    def cut(x: Tensor | tuple[Tensor | None, ...] | None) -> object:
-        if isinstance(x, tuple):
-            return tuple(cut(y) for y in x)
-        return x[part] if x is not None and x.shape[0] == n and n > 1 else x
+    def cut(x: Tensor | None) -> Tensor | None:
+        return x[part] if x is not None and x.shape[0] == n else x
 
-    return type(run)(*(cut(value) for value in vars(run).values()))  # pyright: ignore[reportArgumentType]
+    return replace(run, **{k: tuple(map(cut, v)) if isinstance(v, tuple) else cut(v) for k, v in vars(run).items()})

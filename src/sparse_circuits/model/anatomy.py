@@ -62,7 +62,9 @@ class Attention:
         weight: Tensor = {"q": self.W_Q, "k": self.W_K, "v": self.W_V}[which]
         bias: Tensor | None = {"q": self.b_Q, "k": self.b_K, "v": self.b_V}[which]
         heads, d_model, d_head = weight.shape
-        flat = F.linear(x, weight.transpose(1, 2).reshape(heads * d_head, d_model), None if bias is None else bias.flatten())
+        flat = F.linear(
+            x, weight.transpose(1, 2).reshape(heads * d_head, d_model), None if bias is None else bias.flatten()
+        )
         return flat.unflatten(-1, (heads, d_head))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Tensor:
@@ -107,10 +109,6 @@ class Attention:
     def write(self, z: Tensor) -> Tensor:
         """All heads' contribution to the stream, ``b_O`` included: ``[batch, pos, d_model]``."""
         return F.linear(z.flatten(-2), self.W_O.flatten(0, 1).T, self.b_O)
-
-    def contributions(self, z: Tensor, heads: slice | Tensor = slice(None)) -> Tensor:
-        """Each head's own contribution ``z_h W_O[h]``, ``b_O`` left out: ``[heads, rows, d_model]`` from ``[rows, heads, d_head]``."""
-        return torch.bmm(z.transpose(0, 1), self.W_O[heads].to(z.dtype))
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,11 +50,42 @@ class Family:
 
 # Fields of any Hugging Face configuration that do not change what the model computes in evaluation.
 _BOOKKEEPING = frozenset(
-    "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size "
-    "bos_token_id eos_token_id pad_token_id sep_token_id tie_word_embeddings use_cache initializer_range "
-    "torch_dtype dtype transformers_version architectures model_type attention_dropout hidden_dropout pretraining_tp "
-    "output_attentions output_hidden_states return_dict id2label label2id problem_type chunk_size_feed_forward "
-    "is_encoder_decoder is_decoder name_or_path _name_or_path task_specific_params".split()
+    [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "sep_token_id",
+        "tie_word_embeddings",
+        "use_cache",
+        "initializer_range",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "architectures",
+        "model_type",
+        "attention_dropout",
+        "hidden_dropout",
+        "pretraining_tp",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "chunk_size_feed_forward",
+        "is_encoder_decoder",
+        "is_decoder",
+        "name_or_path",
+        "_name_or_path",
+        "task_specific_params",
+    ]
 )
 
 
@@ -70,11 +101,14 @@ def bridge_anatomy(model: Any) -> Anatomy:
     family = next((f for f in FAMILIES if config.model_type in f.model_types), None)
     if family is None:
         known = sorted(t for f in FAMILIES for t in f.model_types)
-        raise UnsupportedModelError(f"Model family {config.model_type!r} is not supported; supported: {', '.join(known)}.")
+        raise UnsupportedModelError(
+            f"Model family {config.model_type!r} is not supported; supported: {', '.join(known)}."
+        )
     _refuse_unexplained(config, family)
+    table = family.positions
     return Anatomy(
         embed=model.embed,
-        positions=(lambda n: family.positions(model)[:n]) if family.positions is not None else None,
+        positions=None if table is None else (lambda n: table(model)[:n]),
         blocks=tuple(_block(model, block, layer, family) for layer, block in enumerate(model.blocks)),
         final_norm=_norm(model.ln_final, family),
         unembed=model.unembed,

@@ -117,7 +117,9 @@ def rerun_from_heads(anatomy: Anatomy, clean: Run, layer: int, z: Tensor, real: 
     return _rest(anatomy, stream, layer, here, real, ungroup)
 
 
-def rerun_from_mlp(anatomy: Anatomy, clean: Run, layer: int, mlp_out: Tensor, real: Tensor | None, ungroup: bool) -> Rerun:
+def rerun_from_mlp(
+    anatomy: Anatomy, clean: Run, layer: int, mlp_out: Tensor, real: Tensor | None, ungroup: bool
+) -> Rerun:
     """Everything after a layer's MLP again, with another output of it."""
     trace = clean.layers[layer]
     stream = trace.attn_read + anatomy.blocks[layer].attention.write(trace.z) + mlp_out
@@ -127,7 +129,7 @@ def rerun_from_mlp(anatomy: Anatomy, clean: Run, layer: int, mlp_out: Tensor, re
 def _rest(
     anatomy: Anatomy, stream: Tensor, layer: int, here: MLPTrace | None, real: Tensor | None, ungroup: bool
 ) -> Rerun:
-    layers: list[LayerTrace | MLPTrace | None] = [None] * layer + [here]
+    layers: list[LayerTrace | MLPTrace | None] = [*(None,) * layer, here]
     for block in anatomy.blocks[layer + 1 :]:
         trace, stream = run_layer(block, stream, real, ungroup)
         layers.append(trace)

@@ -50,7 +50,9 @@ def hooked_anatomy(model: Any) -> Anatomy:
             "expected 'standard' or 'rotary'."
         )
     if cfg.original_architecture in _POST_NORM:
-        raise UnsupportedModelError(f"{cfg.original_architecture} normalises after its blocks; load it as TransformerBridge.")
+        raise UnsupportedModelError(
+            f"{cfg.original_architecture} normalises after its blocks; load it as TransformerBridge."
+        )
     embed = model.embed
     positions = (lambda n: model.pos_embed.W_pos[:n]) if cfg.positional_embedding_type == "standard" else None
     return Anatomy(

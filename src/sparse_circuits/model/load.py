@@ -15,7 +15,11 @@ from sparse_circuits.model import anatomy_of
 
 
 def load_model(
-    source: Any, *, device: str | torch.device | None = None, dtype: torch.dtype | str = torch.float32, revision: str | None = None
+    source: Any,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    revision: str | None = None,
 ) -> Any:
     """A model ready for attribution: a TransformerLens ``TransformerBridge``, in evaluation mode.
 
@@ -35,7 +39,9 @@ def load_model(
     """
     if not isinstance(source, (str, Path)):
         if not {"TransformerBridge", "HookedTransformer"} & {cls.__name__ for cls in type(source).__mro__}:
-            raise InputError(f"load_model({type(source).__name__}): expected a name, a folder or a TransformerLens model.")
+            raise InputError(
+                f"load_model({type(source).__name__}): expected a name, a folder or a TransformerLens model."
+            )
         return source
     if isinstance(dtype, str):
         named = getattr(torch, dtype, None)
@@ -46,7 +52,9 @@ def load_model(
     try:
         model = _boot(location, device=device, dtype=dtype, revision=revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"Could not load model {name!r}: {_first_line(error)}") from error
+        raise InputError(
+            f"Could not load model {name!r}: expected 'toy', a Hugging Face folder or a hub id. {_first_line(error)}"
+        ) from error
     model.sparse_circuits_id = name
     model.sparse_circuits_revision = _revision(location, revision)
     anatomy_of(model)
@@ -57,6 +65,8 @@ def _locate(source: str | Path) -> str:
     if str(source) == "toy":
         from sparse_circuits.zoo import toy_path
 
+        if not (toy_path() / "config.json").is_file():
+            raise InputError("The bundled model is missing from this installation; install sparse-circuits again.")
         return str(toy_path())
     path = Path(source)
     if path.is_dir():
@@ -169,5 +179,3 @@ def _similar(name: str, names: Any) -> str | None:
 
 def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-

@@ -114,7 +114,11 @@ def _given_names(row: dict[str, Any], encoder: Encoder) -> tuple[int, int] | Non
     except (TypeError, ValueError):
         return None
     ids = encoder.prompt(row["clean"])
-    return (once, repeated) if ids.count(once) == 1 and ids.count(repeated) > 1 and _are_names(row, once, repeated, encoder) else None
+    return (
+        (once, repeated)
+        if ids.count(once) == 1 and ids.count(repeated) > 1 and _are_names(row, once, repeated, encoder)
+        else None
+    )
 
 
 def _are_names(row: dict[str, Any], once: int, repeated: int, encoder: Encoder) -> bool:

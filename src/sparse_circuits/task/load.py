@@ -46,9 +46,7 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
             raise InputError(f"{name} holds {len(task)} examples; {n} were asked for.")
         task = task if n is None else task[:n]
     else:
-        raise InputError(
-            f"Unknown task {name!r}; expected one of {', '.join(BUNDLED)}, or a .csv or .jsonl file."
-        )
+        raise InputError(f"Unknown task {name!r}; expected one of {', '.join(BUNDLED)}, or a .csv or .jsonl file.")
     task.tokenized(model, anatomy_of(model), corrupted=True)
     return task
 

@@ -148,7 +148,9 @@ def _resolve(
     if isinstance(answers, str) or not hasattr(answers, "__len__"):
         raise InputError(f"{metric}({side}=...): expected one answer per example, got {answers!r}.")
     if len(answers) != n_examples:
-        raise InputError(f"{metric}({side}=...): {len(answers)} answers for {n_examples} examples; expected one per example.")
+        raise InputError(
+            f"{metric}({side}=...): {len(answers)} answers for {n_examples} examples; expected one per example."
+        )
     resolved = []
     seen: dict[str, int] = {}
     for row, answer in enumerate(answers):
@@ -176,7 +178,9 @@ def _several(answer: Any) -> list[str | int]:
 
 def _one_token(metric: str, side: str, row: int, answer: str, encode: Encode | None) -> int:
     if encode is None:
-        raise InputError(f"{metric}: row {row}: {side} answer {answer!r} is text, but the model has no tokenizer; give its token id.")
+        raise InputError(
+            f"{metric}: row {row}: {side} answer {answer!r} is text, but the model has no tokenizer; give its token id."
+        )
     ids = encode(answer)
     if len(ids) != 1:
         raise InputError(
@@ -189,8 +193,8 @@ def _one_token(metric: str, side: str, row: int, answer: str, encode: Encode | N
 def _mask(answers: Sequence[Any], logits: Tensor, batch: Batch) -> Tensor:
     mask = torch.zeros_like(logits)
     for row, example in enumerate(batch.index.tolist()):
-        ids = _several(answers[example])
-        if any(isinstance(i, str) for i in ids):
-            raise InputError(f"Answer {ids[0]!r} is text; called on its own, a metric needs token ids.")
-        mask[row, ids] = 1
+        for answer in _several(answers[example]):
+            if isinstance(answer, str):
+                raise InputError(f"Answer {answer!r} is text; called on its own, a metric needs token ids.")
+            mask[row, answer] = 1
     return mask

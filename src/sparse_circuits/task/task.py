@@ -52,7 +52,9 @@ class Task:
         for side in ("clean", "corrupted"):
             prompts = getattr(self, side)
             if isinstance(prompts, str):
-                raise InputError(f"Task({side}=...): expected a list of prompts, got one string; write [{prompts[:30]!r}].")
+                raise InputError(
+                    f"Task({side}=...): expected a list of prompts, got one string; write [{prompts[:30]!r}]."
+                )
             if isinstance(prompts, Tensor):
                 object.__setattr__(self, side, prompts.tolist())
         if len(self.clean) == 0:
@@ -120,7 +122,9 @@ class Task:
                     )
         metric = self.metric
         if isinstance(metric, PositionMetric):
-            metric = metric.resolved(encode.answer if encode.tokenizer else None, self._total or len(self), anatomy.d_vocab)
+            metric = metric.resolved(
+                encode.answer if encode.tokenizer else None, self._total or len(self), anatomy.d_vocab
+            )
             metric.rows(torch.tensor([len(ids) for ids in clean]))
         encode.warn_unknown(self.name)
         return Prompts(list(self.index or range(len(self))), clean, pairs, metric, anatomy.device)
@@ -129,7 +133,9 @@ class Task:
         where = f"Task {self.name!r}, row {row} ({side})"
         if isinstance(prompt, str):
             if encode.tokenizer is None:
-                raise InputError(f"{where}: the prompt is text, but the model has no tokenizer; give lists of token ids.")
+                raise InputError(
+                    f"{where}: the prompt is text, but the model has no tokenizer; give lists of token ids."
+                )
             ids = encode.prompt(prompt)
         else:
             ids = [int(i) for i in prompt]

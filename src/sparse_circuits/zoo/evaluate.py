@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..task.bundled import agreement, greater_than, ioi, words
-from . import language, toy_path
-from .measure import PUBLISHED, Measurement, Toy, on_bundled_tasks, on_published_files
-from .train import replacing
+from sparse_circuits.task.bundled import agreement, greater_than, ioi, words
+from sparse_circuits.zoo import language, toy_path
+from sparse_circuits.zoo.measure import PUBLISHED, Measurement, Toy, on_bundled_tasks, on_published_files
+from sparse_circuits.zoo.train import replacing
 
 _CARD = """\
 # toy: the bundled model of sparse-circuits

@@ -2,8 +2,8 @@
 
 import random
 
-from ..task.bundled.base import render
-from ..task.bundled.words import NAMES, OBJECTS, OTHER_PEOPLE, OTHER_THINGS, PLACES, TWO_DIGITS
+from sparse_circuits.task.bundled.base import render
+from sparse_circuits.task.bundled.words import NAMES, OBJECTS, OTHER_PEOPLE, OTHER_THINGS, PLACES, TWO_DIGITS
 
 WORDS: dict[str, tuple[str, ...]] = {
     slot: tuple(words.split())

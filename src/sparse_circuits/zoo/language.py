@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-from ..task.bundled import agreement, greater_than, induction, ioi, pronouns
-from ..task.bundled import words as lists
-from . import filler, sentences
+from sparse_circuits.task.bundled import agreement, greater_than, induction, ioi, pronouns
+from sparse_circuits.task.bundled import words as lists
+from sparse_circuits.zoo import filler, sentences
 
 BOS, EOS, PAD, UNKNOWN = "<bos>", "<eos>", "<pad>", "<unk>"
 SPECIAL = (BOS, EOS, PAD, UNKNOWN)

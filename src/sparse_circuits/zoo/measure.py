@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from ..task.bundled import BUNDLED, Pairs, Vocabulary
-from ..task.bundled.words import NAMES, TWO_DIGITS
-from . import language
+from sparse_circuits.task.bundled import BUNDLED, Pairs, Vocabulary
+from sparse_circuits.task.bundled.words import NAMES, TWO_DIGITS
+from sparse_circuits.zoo import language
 
 # A seed apart from the training text's.
 SEED = 20_000

@@ -6,9 +6,9 @@ no prompt of a bundled task, and none of the published files' prompts, is ever i
 
 import random
 
-from ..task.bundled import agreement, greater_than, ioi, pronouns
-from ..task.bundled.base import render
-from ..task.bundled.words import (
+from sparse_circuits.task.bundled import agreement, greater_than, ioi, pronouns
+from sparse_circuits.task.bundled.base import render
+from sparse_circuits.task.bundled.words import (
     ATTRACTORS,
     CENTURIES,
     EVENTS,
@@ -26,7 +26,7 @@ from ..task.bundled.words import (
     TRANSITIVE_VERBS,
     TWO_DIGITS,
 )
-from .filler import WORDS
+from sparse_circuits.zoo.filler import WORDS
 
 Noun = tuple[str, str]
 

@@ -3,7 +3,7 @@
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .language import BOS, EOS, PAD, SPECIAL, UNKNOWN, vocabulary
+from sparse_circuits.zoo.language import BOS, EOS, PAD, SPECIAL, UNKNOWN, vocabulary
 
 
 def build(context: int) -> PreTrainedTokenizerFast:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from . import language, tokenizer
+from sparse_circuits.zoo import language, tokenizer
 
 CHECKPOINT = "checkpoint.pt"
 # Wider than GPT-2's 0.02, which is for wider layers: attention starts less flat, and learns sooner.

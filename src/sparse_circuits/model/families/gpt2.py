@@ -16,9 +16,27 @@ GPT2 = Family(
     model_types=("gpt2",),
     norm="layer",
     explained=frozenset(
-        "activation_function n_ctx n_embd n_head n_inner n_layer n_positions layer_norm_epsilon scale_attn_weights "
-        "scale_attn_by_inverse_layer_idx reorder_and_upcast_attn attn_pdrop embd_pdrop resid_pdrop summary_activation "
-        "summary_first_dropout summary_proj_to_labels summary_type summary_use_proj".split()
+        [
+            "activation_function",
+            "n_ctx",
+            "n_embd",
+            "n_head",
+            "n_inner",
+            "n_layer",
+            "n_positions",
+            "layer_norm_epsilon",
+            "scale_attn_weights",
+            "scale_attn_by_inverse_layer_idx",
+            "reorder_and_upcast_attn",
+            "attn_pdrop",
+            "embd_pdrop",
+            "resid_pdrop",
+            "summary_activation",
+            "summary_first_dropout",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        ]
     ),
     required={"add_cross_attention": (False,)},
     positions=lambda bridge: bridge.pos_embed.weight,

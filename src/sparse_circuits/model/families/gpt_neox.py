@@ -6,8 +6,20 @@ GPT_NEOX = Family(
     model_types=("gpt_neox",),
     norm="layer",
     explained=frozenset(
-        "hidden_act layer_norm_eps max_position_embeddings rope_parameters rope_theta rope_scaling rotary_pct "
-        "rotary_emb_base use_parallel_residual attention_bias classifier_dropout partial_rotary_factor".split()
+        [
+            "hidden_act",
+            "layer_norm_eps",
+            "max_position_embeddings",
+            "rope_parameters",
+            "rope_theta",
+            "rope_scaling",
+            "rotary_pct",
+            "rotary_emb_base",
+            "use_parallel_residual",
+            "attention_bias",
+            "classifier_dropout",
+            "partial_rotary_factor",
+        ]
     ),
     rotary=lambda hf_model: hf_model.gpt_neox.rotary_emb,
     parallel=lambda config: config.use_parallel_residual,

@@ -7,8 +7,20 @@ from typing import Any
 from sparse_circuits.model.bridge import Family
 
 _COMMON = frozenset(
-    "hidden_act rms_norm_eps max_position_embeddings rope_parameters rope_theta rope_scaling attention_bias mlp_bias "
-    "layer_types sliding_window use_sliding_window max_window_layers".split()
+    [
+        "hidden_act",
+        "rms_norm_eps",
+        "max_position_embeddings",
+        "rope_parameters",
+        "rope_theta",
+        "rope_scaling",
+        "attention_bias",
+        "mlp_bias",
+        "layer_types",
+        "sliding_window",
+        "use_sliding_window",
+        "max_window_layers",
+    ]
 )
 
 

@@ -6,8 +6,17 @@ The corrupted prompt has the subject in the other number. Number 0 is singular a
 import random
 from functools import partial
 
-from .base import BundledTask, Example, Pairs, TooFewWords, Vocabulary, collect, held_out, render
-from .words import (
+from sparse_circuits.task.bundled.base import (
+    BundledTask,
+    Example,
+    Pairs,
+    TooFewWords,
+    Vocabulary,
+    collect,
+    held_out,
+    render,
+)
+from sparse_circuits.task.bundled.words import (
     ATTRACTORS,
     INNER_SUBJECTS,
     OTHER_PEOPLE,

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from sparse_circuits.errors import InputError
+
 Span = tuple[int, int]
 
 # How often a draw is repeated to avoid a prompt that the set already holds. Beyond this the space is taken as used up.
 _TRIES = 200
 
 
-class TooFewWords(ValueError):
+class TooFewWords(InputError):
     """The tokenizer leaves a task too few words to draw from."""
 
     def __init__(self, task: str, kind: str, left: int, needed: int) -> None:
@@ -125,7 +127,7 @@ class Example:
 def collect(vocabulary: Vocabulary, n: int, seed: int, name: str, draw: Callable[[random.Random], Example]) -> Pairs:
     """`n` examples from `draw`, with distinct clean prompts as long as the space allows."""
     if n < 1:
-        raise ValueError(f"task {name!r}: a task needs at least one example, but n is {n}")
+        raise InputError(f"task {name!r}: a task needs at least one example, but n is {n}")
     rng = random.Random(f"{name}/{seed}")
     examples: list[Example] = []
     seen: set[str] = set()

@@ -2,8 +2,17 @@
 
 import random
 
-from .base import BundledTask, Example, Pairs, TooFewWords, Vocabulary, collect, held_out, render
-from .words import CENTURIES, EVENTS, OTHER_EVENTS, TWO_DIGITS, YEARS
+from sparse_circuits.task.bundled.base import (
+    BundledTask,
+    Example,
+    Pairs,
+    TooFewWords,
+    Vocabulary,
+    collect,
+    held_out,
+    render,
+)
+from sparse_circuits.task.bundled.words import CENTURIES, EVENTS, OTHER_EVENTS, TWO_DIGITS, YEARS
 
 # {start} is the whole start year, {century} its first two digits.
 PUBLISHED_FRAME = "The {noun} lasted from the year {start} to the year {century}"  # EAP-IG's greater_than.csv

@@ -6,8 +6,8 @@ order tells what comes next. No two prompts are likely to agree, so nothing need
 
 import random
 
-from .base import BundledTask, Example, Pairs, Vocabulary, collect, render
-from .words import PLAIN_WORDS
+from sparse_circuits.task.bundled.base import BundledTask, Example, Pairs, Vocabulary, collect, render
+from sparse_circuits.task.bundled.words import PLAIN_WORDS
 
 OPENER = "Words:"
 LENGTHS = range(5, 13)

@@ -7,8 +7,17 @@ A template is a frame (how the two clauses are joined), a setting and a giving. 
 import random
 from typing import NamedTuple
 
-from .base import BundledTask, Example, Pairs, TooFewWords, Vocabulary, collect, held_out, render
-from .words import NAMES, OBJECTS, PLACES
+from sparse_circuits.task.bundled.base import (
+    BundledTask,
+    Example,
+    Pairs,
+    TooFewWords,
+    Vocabulary,
+    collect,
+    held_out,
+    render,
+)
+from sparse_circuits.task.bundled.words import NAMES, OBJECTS, PLACES
 
 
 class Template(NamedTuple):

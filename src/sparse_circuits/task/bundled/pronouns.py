@@ -2,8 +2,17 @@
 
 import random
 
-from .base import BundledTask, Example, Pairs, TooFewWords, Vocabulary, collect, held_out, render
-from .words import FEMALE_NAMES, MALE_NAMES, OBJECTS, PLACES
+from sparse_circuits.task.bundled.base import (
+    BundledTask,
+    Example,
+    Pairs,
+    TooFewWords,
+    Vocabulary,
+    collect,
+    held_out,
+    render,
+)
+from sparse_circuits.task.bundled.words import FEMALE_NAMES, MALE_NAMES, OBJECTS, PLACES
 
 OPENERS = ("Then", "Yesterday", "So", "My friend", "I think that", "One day", "Later", "We heard that", "Last week")
 PREDICATES = (
