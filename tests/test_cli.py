@@ -404,7 +404,7 @@ BAD = [
     ((*ON_PAIRS, "--examples", 9), nothing, "pairs.jsonl holds 8 examples; 9 were asked for"),
     ((*ON_PAIRS, "--method", "acdc"), nothing, "Invalid value for '--method'"),
     ((*ON_PAIRS, "--method", "eap", "--quadrature", "left"), nothing, "--quadrature goes with --method eap-ig only"),
-    ((*ON_PAIRS, "--quadrature", "trapezoid", "--steps", 1), nothing, "'trapezoid' needs at least 2 points"),
+    ((*ON_PAIRS, "--quadrature", "trapezoid", "--steps", 1), nothing, "'trapezoid' takes 2 to 1000 points"),
     ((*ON_PAIRS, "--edges", 10, "--threshold", 0.1), nothing, "Expected --edges or --threshold, got both"),
     ((*ON_PAIRS, "--edges", 0), nothing, "Invalid value for '--edges'"),
     ((*ON_PAIRS, "--edges", 100_000), nothing, "--edges 100000: the graph of ./tiny has 110"),

@@ -172,6 +172,13 @@ def test_circuit_views(graph: sc.Graph) -> None:
     assert str(circuit.n_edges) in repr(circuit)
 
 
+def test_nodes_of_a_group() -> None:
+    graph = GRAPHS["grouped"]
+    assert sc.Circuit.of(graph, ["input->a0.g1<k>", "a0.h3->logits"]).nodes == ("input", "a0.h3", "logits")
+    assert sc.Circuit.of(graph, ["input->a0.g1<k>"]).nodes == ("input", "a0.h2", "a0.h3")
+    assert sc.Circuit.of(graph, ["input->a0.h2<q>", "input->a0.g1<k>"]).nodes == ("input", "a0.h2")
+
+
 # --- files ---
 
 

@@ -73,10 +73,14 @@ class Circuit:
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes with an edge, in the model's order.
 
-        A key or value input that several heads share makes none of them a node by itself.
+        An edge into keys or values that several heads share makes a node of none of them, unless none of them is one.
         """
-        own_inputs = self.mask.any(0) & self.graph.unshared
-        present = self.mask.any(1) | self.graph.by_owner(own_inputs)
+        graph, read = self.graph, self.mask.any(0)
+        present = self.mask.any(1) | graph.by_owner(read & graph.unshared)
+        shared = graph.by_owner(read & ~graph.unshared)
+        for heads in map(graph.heads_at, range(graph.n_layers)):
+            group_present = present[heads].view(graph.n_kv, -1).any(1, keepdim=True)
+            present[heads] |= (shared[heads].view(graph.n_kv, -1) & ~group_present).flatten()
         names = [name for name, there in zip(self.graph.sources, present.tolist(), strict=True) if there]
         return (*names, "logits") if bool(self.mask[:, -1].any()) else tuple(names)
 
