@@ -70,7 +70,16 @@ def test_registry_names() -> None:
 def test_bundled_modules_import_nothing_heavy() -> None:
     folder = Path(bundled.__file__).parent
     imports = {line.split()[1].split(".")[0] for file in folder.glob("*.py") for line in _import_lines(file)}
-    assert imports <= {"sparse_circuits", "collections", "dataclasses", "functools", "hashlib", "random", "re", "typing"}
+    assert imports <= {
+        "sparse_circuits",
+        "collections",
+        "dataclasses",
+        "functools",
+        "hashlib",
+        "random",
+        "re",
+        "typing",
+    }
 
 
 def _import_lines(file: Path) -> list[str]:

@@ -352,9 +352,7 @@ def test_dot_holds_every_edge_once(name: str) -> None:
 def test_dot_ties_groups_to_their_heads() -> None:
     text = to_dot(Circuit.of(GRAPHS["grouped"], ["input->a0.g1<k>", "a0.h3->logits"]))
     _, edges = parsed(text)
-    assert [(a, b) for a, b, attributes in edges if "id" not in attributes] == [
-        ("a0.g1", "a0.h3")
-    ]
+    assert [(a, b) for a, b, attributes in edges if "id" not in attributes] == [("a0.g1", "a0.h3")]
 
 
 def test_dot_escapes_names_and_does_without_scores() -> None:

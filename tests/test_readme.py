@@ -1,0 +1,39 @@
+"""The README says what is true: its Python runs as written, and its tables are the measured ones."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_python_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)  # the README's own lines
+    assert names["scores"].to_dict()["a2.h4->logits"] < 0
+    assert names["result"].faithfulness > 0.9
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"curve.svg", "circuit.svg", "circuit.safetensors", "circuit.json"}
+
+
+def test_tables_are_the_measured_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "readme.py"))
+    import json
+
+    quality = json.loads((script["RESULTS"] / "quality.json").read_text())
+    cost = json.loads((script["RESULTS"] / "cost.json").read_text())
+    assert script["quality"](quality) in TEXT
+    assert script["cost"](cost) in TEXT
+
+
+def test_links_inside_the_project_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", TEXT)
+    assert links
+    assert all((ROOT / link).exists() for link in links), links
