@@ -10,14 +10,26 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def quality(table: dict[str, dict[str, float]], steps: int = 5) -> str:
-    """A row per task, a column per method; the best of each row in bold."""
-    columns = {"EAP": "EAP", "CleanCorrupted": "CleanCorrupted"}
-    columns |= {key: key.split(" ", 1)[1] for key in next(iter(table.values())) if key.startswith(f"{steps} ")}
-    lines = ["| task | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for task, row in table.items():
-        best = max(row[key] for key in columns)
-        cells = (f"**{row[key]:.3f}**" if row[key] == best else f"{row[key]:.3f}" for key in columns)
-        lines.append(f"| {task} | {' | '.join(cells)} |")
+    """A row per task at one number of steps, then the means at all of them; the best of each row in bold."""
+    rules = list(dict.fromkeys(key.split(" ", 1)[1] for key in table["mean"] if " " in key))
+    counts = sorted({int(key.split(" ", 1)[0]) for key in table["mean"] if " " in key})
+    rows = {
+        task: [row["EAP"], row["CleanCorrupted"], *(row[f"{steps} {rule}"] for rule in rules)]
+        for task, row in table.items()
+        if task != "mean"
+    }
+    ends = [table["mean"]["EAP"], table["mean"]["CleanCorrupted"]]
+    means = {n: [table["mean"][f"{n} {rule}"] for rule in rules] for n in counts}
+    rows |= {f"mean of tasks, {n} steps": ends + values for n, values in means.items()}
+    over = [sum(values) / len(counts) for values in zip(*means.values(), strict=True)]
+    rows[f"mean of tasks and of {counts[0]} to {counts[-1]} steps"] = ends + over
+    lines = [
+        f"| {steps} steps | EAP | CleanCorrupted | " + " | ".join(rules) + " |",
+        "|---|" + "---:|" * (2 + len(rules)),
+    ]
+    for name, values in rows.items():
+        cells = (f"**{v:.4f}**" if v == max(values) else f"{v:.4f}" for v in values)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
