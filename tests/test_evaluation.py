@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ import sparse_circuits as sc
 from sparse_circuits.evaluation.baseline import random_circuit
 from sparse_circuits.evaluation.bootstrap import ratio
 
-warnings.filterwarnings("ignore", message="Faithfulness is undefined")
+pytestmark = pytest.mark.filterwarnings("ignore:Faithfulness is undefined")
 
 
 def constants(values: torch.Tensor, ablation: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,28 +35,24 @@ class Exact(Method):
         total = torch.zeros(graph.n_sources, graph.n_destinations)
         clean_values = torch.empty(len(problem.prompts))
         corrupted_values = torch.full((len(problem.prompts),), torch.nan)
+
+        def work() -> Iterator[tuple[_Clean, int]]:
+            for rows, batch in problem.prompts.batches(problem.batch_size):
+                clean = _Clean.of(problem, batch)
+                clean_values[rows] = clean.value.cpu()
+                if clean.corrupted_value is not None:
+                    corrupted_values[rows] = clean.corrupted_value.cpu()
+                yield from ((clean, destination) for destination in range(graph.n_destinations))
+
         n_batches = -(-len(problem.prompts) // problem.batch_size)
-        work = (
-            (rows, batch, destination)
-            for rows, batch in problem.prompts.batches(problem.batch_size)
-            for destination in range(graph.n_destinations)
-        )
-        state: _Clean | None = None
-        for rows, batch, destination in problem.track(work, n_batches * graph.n_destinations):
-            if destination == 0:
-                state = _Clean.of(problem, batch)
-                clean_values[rows] = state.value.cpu()
-                if state.corrupted_value is not None:
-                    corrupted_values[rows] = state.corrupted_value.cpu()
-            if state is None:
-                raise RuntimeError("no clean run")
+        for clean, destination in problem.track(work(), n_batches * graph.n_destinations):
             n = int(graph.readable[destination])
             for start in range(0, n, self.edges_per_pass):
                 sources = range(start, min(start + self.edges_per_pass, n))
-                changes = torch.stack([_difference(problem, state.delta, u) for u in sources])
-                final = _patched(problem, state, destination, changes)
-                many = _repeat(state.batch, len(sources))
-                effect = measure(anatomy, metric, final, many).view(len(sources), -1) - state.value
+                changes = torch.stack([_difference(problem, clean.delta, u) for u in sources])
+                final = _patched(problem, clean, destination, changes)
+                many = _repeat(clean.batch, len(sources))
+                effect = measure(anatomy, metric, final, many).view(len(sources), -1) - clean.value
                 total[sources.start : sources.stop, destination] += effect.sum(1).cpu()
         patched = problem.ablated.constant is None
         forwards = 1 + patched + graph.n_edges
@@ -99,7 +96,7 @@ def _difference(problem: Problem, delta: Sources, source: int) -> Tensor:
     return delta.z[layer][:, :, i] @ problem.anatomy.blocks[layer].attention.W_O[i]
 
 
-def _patched(problem: Problem, state: _Clean, destination: int, changes: Tensor) -> Tensor:
+def _patched(problem: Problem, clean: _Clean, destination: int, changes: Tensor) -> Tensor:
     """The last residual stream of runs in which one destination reads a changed stream.
 
     Args:
@@ -109,12 +106,12 @@ def _patched(problem: Problem, state: _Clean, destination: int, changes: Tensor)
         ``[edges * examples, pos, d_model]``, edge by edge.
     """
     graph, anatomy, n = problem.graph, problem.anatomy, len(changes)
-    real = None if state.batch.padding is None else _tile(state.batch.padding, n)
+    real = None if clean.batch.padding is None else _tile(clean.batch.padding, n)
     change = changes.flatten(0, 1)
     if destination == graph.n_destinations - 1:
-        return _tile(state.run.final, n) + change
+        return _tile(clean.run.final, n) + change
     layer, at = divmod(destination, graph.destinations_per_layer)
-    block, trace = anatomy.blocks[layer], _tile_trace(state.run.layers[layer], n)
+    block, trace = anatomy.blocks[layer], _tile_trace(clean.run.layers[layer], n)
     if graph.has_mlp and at == graph.destinations_per_layer - 1:
         stream = _after_attention(block, trace)
         if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparse_circuits.attribution.ablation import Ablation, prepare
+from sparse_circuits.attribution.ablation import Ablated, Ablation, prepare
 from sparse_circuits.attribution.attribute import check_batch_size
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.result import Evaluation
 from sparse_circuits.evaluation.run import AblatedStreams, CircuitRunner
 from sparse_circuits.model import anatomy_of
-from sparse_circuits.model.forward import run_sources
+from sparse_circuits.model.anatomy import Anatomy
+from sparse_circuits.model.forward import Sources, run_sources
 from sparse_circuits.progress import tracker
+from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.measure import measure, with_clean_logits
+from sparse_circuits.task.metrics import Metric
 from sparse_circuits.task.task import Task
 
 
@@ -74,30 +78,53 @@ def evaluate_many(
     ablated = prepare(ablation, model, anatomy, task, prompts, batch_size)
     to_run = [*circuits, *(c.complement() for c in circuits)] if completeness else list(circuits)
     runners = {c.graph: CircuitRunner(anatomy, c.graph) for c in circuits}
-    values = torch.empty(2 + len(to_run), len(prompts))  # clean, empty, then the circuits
+    clean, empty = torch.empty(2, len(prompts))
+    values = torch.empty(len(to_run), len(prompts))
 
-    work = ((rows, batch, i) for rows, batch in prompts.batches(batch_size) for i in range(len(to_run)))
-    n_batches = -(-len(prompts) // batch_size)
-    metric = prompts.metric
-    shared: tuple[Any, ...] = ()
-    for rows, batch, i in tracker(work, n_batches * len(to_run), f"evaluating on {task.name}", progress):
-        with torch.no_grad():
-            if i == 0:
-                embedding = anatomy.embed(batch.tokens)
-                _, clean_final = run_sources(anatomy, embedding, batch.padding)
-                with_logits = with_clean_logits(anatomy, metric, clean_final, batch)
-                sources, _ = ablated(batch)
-                streams = AblatedStreams.of(anatomy, sources, batch.tokens.shape[1])
-                values[0, rows] = measure(anatomy, metric, clean_final, with_logits).cpu()
-                empty = streams.final.expand_as(embedding)
-                values[1, rows] = measure(anatomy, metric, empty, with_logits).cpu()
-                shared = (with_logits, embedding, sources, streams)
-            with_logits, embedding, sources, streams = shared
-            final = runners[to_run[i].graph].final(to_run[i], embedding, batch.padding, sources, streams)
-            values[2 + i, rows] = measure(anatomy, metric, final, with_logits).cpu()
+    def work() -> Iterator[tuple[Tensor, _Shared, int]]:
+        for rows, batch in prompts.batches(batch_size):
+            shared = _Shared.of(anatomy, prompts.metric, ablated, batch)
+            clean[rows], empty[rows] = shared.clean.cpu(), shared.empty.cpu()
+            yield from ((rows, shared, i) for i in range(len(to_run)))
+
+    total = -(-len(prompts) // batch_size) * len(to_run)
+    for rows, shared, i in tracker(work(), total, f"evaluating on {task.name}", progress):
+        values[i, rows] = shared.run(runners[to_run[i].graph], to_run[i]).cpu()
 
     def result(i: int, circuit: Circuit) -> Evaluation:
-        complement: Tensor | None = values[2 + len(circuits) + i] if completeness else None
-        return Evaluation(circuit, values[2 + i], values[0], values[1], complement, str(ablation))
+        complement = values[len(circuits) + i] if completeness else None
+        return Evaluation(circuit, values[i], clean, empty, complement, str(ablation))
 
     return [result(i, circuit) for i, circuit in enumerate(circuits)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all circuits have in common on a batch: its embedding, the ablated run, and the metric at both ends."""
+
+    anatomy: Anatomy
+    metric: Metric
+    batch: Batch
+    embedding: Tensor
+    ablated: Sources
+    streams: AblatedStreams
+    clean: Tensor
+    empty: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, anatomy: Anatomy, metric: Metric, ablated: Ablated, batch: Batch) -> _Shared:
+        embedding = anatomy.embed(batch.tokens)
+        _, final = run_sources(anatomy, embedding, batch.padding)
+        batch = with_clean_logits(anatomy, metric, final, batch)
+        sources, _ = ablated(batch)
+        streams = AblatedStreams.of(anatomy, sources, batch.tokens.shape[1])
+        clean = measure(anatomy, metric, final, batch)
+        empty = measure(anatomy, metric, streams.final.expand_as(embedding), batch)
+        return cls(anatomy, metric, batch, embedding, sources, streams, clean, empty)
+
+    @torch.no_grad()
+    def run(self, runner: CircuitRunner, circuit: Circuit) -> Tensor:
+        """The metric per example with only this circuit."""
+        final = runner.final(circuit, self.embedding, self.batch.padding, self.ablated, self.streams)
+        return measure(self.anatomy, self.metric, final, self.batch)

@@ -90,7 +90,8 @@ class Task:
     @property
     def hash(self) -> str:
         """A short fingerprint of prompts and metric, for provenance."""
-        content = json.dumps([list(self.clean), list(self.corrupted or []), repr(self.metric)], default=str)
+        metric = repr(self.metric) if isinstance(self.metric, PositionMetric) else _name(self.metric)
+        content = json.dumps([list(self.clean), list(self.corrupted or []), metric], default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def tokenized(self, model: Any, anatomy: Anatomy, *, corrupted: bool) -> Prompts:
@@ -146,6 +147,11 @@ class Task:
         if anatomy.max_positions is not None and len(ids) > anatomy.max_positions:
             raise InputError(f"{where}: {len(ids)} tokens, but the model takes at most {anatomy.max_positions}.")
         return ids
+
+
+def _name(metric: Metric) -> str:
+    """What a metric of one's own is called; its representation holds an address that changes with every run."""
+    return getattr(metric, "__qualname__", type(metric).__qualname__)
 
 
 class Encoder:

@@ -31,7 +31,7 @@ def headline(
         value = interval(evaluation.faithfulness, evaluation.faithfulness_interval)
         parts.append(f"faithfulness {value} under {evaluation.ablation} ablation")
     if baseline is not None:
-        parts.append(f"random circuits of this size: {baseline.median:.2f} (median of {len(baseline.evaluations)})")
+        parts.append(f"random circuits of this size: {baseline.median:z.2f} (median of {len(baseline.evaluations)})")
     if shown.n_edges < n:
         parts.append(f"only the {shown.n_edges:,} strongest edges are drawn")
     return title, parts
@@ -45,7 +45,7 @@ def interval(value: float, bounds: tuple[float, float]) -> str:
     """A value with its 95% interval."""
     if value != value:
         return "undefined (the ablation does not change the behaviour)"
-    return f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+    return f"{value:z.2f} [{bounds[0]:z.2f}, {bounds[1]:z.2f}]"
 
 
 def wrapped(text: str, width: float, per_character: float) -> list[str]:
