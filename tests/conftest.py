@@ -29,6 +29,7 @@ HOOKED = (
     "hooked-no-norm",
     "hooked-attn-only",
     "hooked-bidirectional",
+    "hooked-local-softcap",
 )
 FAMILIES = BRIDGES + HOOKED
 VOCAB = 61
@@ -74,6 +75,10 @@ def hooked_config(name: str):
         "hooked-no-norm": {"normalization_type": None},
         "hooked-attn-only": {"normalization_type": "LNPre", "attn_only": True},
         "hooked-bidirectional": {"normalization_type": "LN", "attention_dir": "bidirectional"},
+        "hooked-local-softcap": {
+            "normalization_type": "LN", "use_local_attn": True, "attn_types": ["global", "local"], "window_size": 3,
+            "attn_scores_soft_cap": 3.0, "output_logits_soft_cap": 8.0,
+        },
     }[name]  # fmt: skip
     return HookedTransformerConfig(
         n_layers=2, d_model=24, n_ctx=32, d_head=8, n_heads=4, d_mlp=40, d_vocab=VOCAB, act_fn="gelu", seed=0,

@@ -143,6 +143,33 @@ def test_hooked_transformer_with_a_quirk_is_refused(change: dict, message: str) 
         sc.Graph.of(HookedTransformer(cfg))
 
 
+@pytest.mark.skipif(not HAS_HOOKED, reason="this TransformerLens has no HookedTransformer")
+def test_answers_may_be_tokens_that_only_come_out() -> None:
+    """An algorithmic model's output vocabulary can be another than its input's."""
+    from transformer_lens import HookedTransformer
+
+    cfg = hooked_config("hooked-gpt2")
+    cfg.d_vocab_out = VOCAB + 20
+    model = HookedTransformer(cfg)
+    task = sc.Task([[1, 2, 3]], [[1, 4, 3]], metric=sc.LogitDiff([VOCAB + 5], [2]))
+    assert sc.attribute(model, sc.Graph.of(model), task).values.abs().max() > 0
+    beyond = sc.Task([[1, 2, 3]], [[1, 4, 3]], metric=sc.LogitDiff([VOCAB + 20], [2]))
+    with pytest.raises(sc.InputError, match="not a token id"):
+        sc.attribute(model, sc.Graph.of(model), beyond)
+
+
+def test_a_bridge_to_something_else_is_refused() -> None:
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+
+    cfg = TransformerBridgeConfig(
+        n_layers=1, d_model=8, n_ctx=8, d_head=4, n_heads=2, d_mlp=8, d_vocab=9, act_fn="relu",
+        architecture="TransformerLensNative",
+    )  # fmt: skip
+    with pytest.raises(sc.UnsupportedModelError, match="not a Hugging Face model"):
+        sc.Graph.of(TransformerBridge.boot_native(cfg))
+
+
 def test_hooks_of_ones_own_are_not_left_out_in_silence(zoo) -> None:
     model, task = zoo("gpt2"), token_task()
     graph = sc.Graph.of(model)

@@ -88,6 +88,16 @@ def test_any_callable_sees_its_examples(zoo) -> None:
     assert set(seen) == {0}
 
 
+def test_arrays_of_ids_are_prompts_and_answers(zoo) -> None:
+    model, task = zoo("gpt2"), token_task(3)
+    right, wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
+    arrays = sc.Task(
+        torch.tensor(task.clean).numpy(), torch.tensor(task.corrupted), metric=sc.LogitDiff(right, wrong.numpy())
+    )
+    graph = sc.Graph.of(model)
+    assert torch.equal(sc.attribute(model, graph, arrays).values, sc.attribute(model, graph, task).values)
+
+
 def test_slices_keep_their_answers(zoo) -> None:
     model, task = zoo("gpt2"), token_task(6)
     full = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), task).per_example

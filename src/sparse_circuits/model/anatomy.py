@@ -134,6 +134,7 @@ class Anatomy:
         positions: number of positions to what is added at each: ``[pos, d_model]``, or None (rotary, or none).
         blocks: the layers, bottom up.
         final_norm, unembed: from the last residual stream to logits.
+        d_vocab, d_vocab_out: number of tokens that go in and, usually the same, that come out.
         max_positions: the longest prompt that the model can run, None where it has no limit.
     """
 
@@ -144,6 +145,7 @@ class Anatomy:
     unembed: Callable[[Tensor], Tensor]
     d_model: int
     d_vocab: int
+    d_vocab_out: int
     max_positions: int | None
     dtype: torch.dtype
     device: torch.device

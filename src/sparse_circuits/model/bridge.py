@@ -1,13 +1,11 @@
 """TransformerBridge (TransformerLens 3 and 4) as an Anatomy: what all families share.
 
-A family is one small file that declares a :class:`Family`: the ``model_type`` it handles, the configuration fields it
-explains, and the few things that differ. A configuration with a field that no family explains is refused by name.
+A configuration with a field that its family does not explain is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,38 +13,9 @@ from torch import Tensor
 
 from sparse_circuits.errors import UnsupportedModelError
 from sparse_circuits.model.anatomy import Anatomy, Attention, Block
+from sparse_circuits.model.families import FAMILIES
+from sparse_circuits.model.family import Family
 from sparse_circuits.model.norm import Norm
-
-
-@dataclass(frozen=True)
-class Family:
-    """One model family under TransformerBridge.
-
-    Attributes:
-        model_types: values of the Hugging Face configuration's ``model_type``.
-        explained: configuration fields that the family's parts account for, whatever their value.
-        required: configuration fields that must have one of these values.
-        norm: "layer" or "rms".
-        positions: the bridge to the learned positional embedding's table ``[pos, d_model]``, or None.
-        rotary: the Hugging Face model to its rotary module, or None; ``head_norms`` if queries and keys are normed.
-        parallel: the configuration to whether attention and MLP read the same stream.
-        scale: (configuration, layer) to the factor on attention scores; None for ``d_head ** -0.5``.
-        window: (configuration, layer) to the sliding window, None for full attention.
-        max_positions: the configuration to the longest prompt, None where there is no hard limit.
-    """
-
-    model_types: tuple[str, ...]
-    explained: frozenset[str]
-    norm: str
-    required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    positions: Callable[[Any], Tensor] | None = None
-    rotary: Callable[[Any], Any] | None = None
-    head_norms: bool = False
-    parallel: Callable[[Any], bool] = lambda config: False
-    scale: Callable[[Any, int], float] | None = None
-    window: Callable[[Any, int], int | None] = lambda config, layer: None
-    max_positions: Callable[[Any], int | None] = lambda config: None
-
 
 # Fields of any Hugging Face configuration that do not change what the model computes in evaluation.
 _BOOKKEEPING = frozenset(
@@ -95,9 +64,12 @@ def bridge_anatomy(model: Any) -> Anatomy:
     Raises:
         UnsupportedModelError: for a family that no file declares, or a configuration field that it does not explain.
     """
-    from sparse_circuits.model.families import FAMILIES
-
-    config = model.original_model.config
+    config: Any = getattr(model.original_model, "config", None)
+    if not hasattr(config, "model_type"):
+        raise UnsupportedModelError(
+            f"This TransformerBridge holds a {type(model.original_model).__name__}, which is not a Hugging Face model of a "
+            "family that the library knows."
+        )
     family = next((f for f in FAMILIES if config.model_type in f.model_types), None)
     if family is None:
         known = sorted(t for f in FAMILIES for t in f.model_types)
@@ -114,6 +86,7 @@ def bridge_anatomy(model: Any) -> Anatomy:
         unembed=model.unembed,
         d_model=model.cfg.d_model,
         d_vocab=model.cfg.d_vocab,
+        d_vocab_out=model.cfg.d_vocab,
         max_positions=family.max_positions(config),
         dtype=model.embed.weight.dtype,
         device=model.embed.weight.device,

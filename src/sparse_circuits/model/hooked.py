@@ -63,6 +63,7 @@ def hooked_anatomy(model: Any) -> Anatomy:
         unembed=_unembed(model),
         d_model=cfg.d_model,
         d_vocab=cfg.d_vocab,
+        d_vocab_out=cfg.d_vocab_out,
         max_positions=cfg.n_ctx,
         dtype=model.embed.W_E.dtype,
         device=model.embed.W_E.device,

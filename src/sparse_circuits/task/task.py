@@ -55,7 +55,7 @@ class Task:
                 raise InputError(
                     f"Task({side}=...): expected a list of prompts, got one string; write [{prompts[:30]!r}]."
                 )
-            if isinstance(prompts, Tensor):
+            if hasattr(prompts, "tolist"):  # a tensor or an array of token ids
                 object.__setattr__(self, side, prompts.tolist())
         if len(self.clean) == 0:
             raise InputError("Task(clean=[]): expected at least one prompt.")
@@ -124,7 +124,7 @@ class Task:
         metric = self.metric
         if isinstance(metric, PositionMetric):
             metric = metric.resolved(
-                encode.answer if encode.tokenizer else None, self._total or len(self), anatomy.d_vocab
+                encode.answer if encode.tokenizer else None, self._total or len(self), anatomy.d_vocab_out
             )
             metric.rows(torch.tensor([len(ids) for ids in clean]))
         encode.warn_unknown(self.name)

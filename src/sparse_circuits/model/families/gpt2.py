@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_circuits.model.bridge import Family
+from sparse_circuits.model.family import Family
 
 
 def _scale(config: Any, layer: int) -> float:

@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: partial rotary embedding, LayerNorm, attention and MLP usually in parallel."""
 
-from sparse_circuits.model.bridge import Family
+from sparse_circuits.model.family import Family
 
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
