@@ -232,7 +232,8 @@ def test_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_interrupt_while_writing_leaves_nothing(place: Path, tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         "import sparse_circuits.view.picture as picture\n"
         "def slow(*_, **__): pathlib.Path(sys.argv[-1], 'writing').touch(); time.sleep(60)\n"
         "picture.draw_circuit = slow\n"

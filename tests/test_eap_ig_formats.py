@@ -130,7 +130,7 @@ def test_circuits_come_back(tmp_path: Path, graph: Graph, ending: str) -> None:
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_scores_come_back_whole(tmp_path: Path, ending: str) -> None:
     scores = scores_on(GRAPH)
-    path = write_eap_ig(tmp_path / f"s.{ending}", scores)
+    path = scores.to_eap_ig(tmp_path / f"s.{ending}")
     graph, mask, values = read_eap_ig(path)
     assert graph == GRAPH
     assert not mask.any()

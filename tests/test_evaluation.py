@@ -75,6 +75,17 @@ def test_batches_padding_and_slices_do_not_matter(zoo, family: str) -> None:
     torch.testing.assert_close(backwards.flip(0), sc.evaluate(model, circuit, task).per_example, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("ablation", ["PATCH", "ZERO", "MEAN"])
+def test_memory_chunks_do_not_matter(zoo, ablation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, task = zoo("llama"), token_task(5, varied=True)
+    graph = sc.Graph.of(model)
+    circuit = random_circuit(graph, graph.n_edges // 3, torch.Generator().manual_seed(0))
+    how = getattr(sc.Ablation, ablation)
+    whole = sc.evaluate(model, circuit, task, ablation=how).per_example
+    monkeypatch.setattr("sparse_circuits.evaluation.run._BUFFER_ELEMENTS", 1)
+    torch.testing.assert_close(whole, sc.evaluate(model, circuit, task, ablation=how).per_example, atol=1e-5, rtol=1e-4)
+
+
 def test_whole_model_is_faithful_and_its_complement_is_empty(zoo) -> None:
     model, task = zoo("gpt2"), token_task(12)
     graph = sc.Graph.of(model)

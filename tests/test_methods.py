@@ -85,6 +85,21 @@ def test_padding_does_not_matter(zoo, family: str, row: Row) -> None:
     assert (padded - alone).abs().max() < 1e-5 * padded.abs().max()
 
 
+@pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "hooked-attn-only"])
+@each_method
+@pytest.mark.parametrize("elements", [1, 2000])
+def test_memory_chunks_do_not_matter(
+    zoo, family: str, row: Row, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are worked through in pieces, one at a time if need be."""
+    model, task = zoo(family), token_task(3, varied=True)
+    graph = sc.Graph.of(model)
+    whole = sc.attribute(model, graph, task, row.method).values
+    monkeypatch.setattr("sparse_circuits.attribution.edges._CHUNK_ELEMENTS", elements)
+    pieces = sc.attribute(model, graph, task, row.method).values
+    assert (whole - pieces).abs().max() < 1e-5 * whole.abs().max()
+
+
 def state(model) -> dict:
     """Everything of a model that a run could leave changed."""
     return {

@@ -81,6 +81,12 @@ class Scores:
         """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
         return write(Path(path), "scores", *pack_scores(self))
 
+    def to_eap_ig(self, path: str | Path, *, d_model: int | None = None, negate: bool = False) -> Path:
+        """Write all scores as EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.eap_ig.write_eap_ig`."""
+        from sparse_circuits.circuit.eap_ig import write_eap_ig
+
+        return write_eap_ig(path, self, d_model=d_model, negate=negate)
+
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """
