@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.circuit import Circuit, Scores
-from sparse_circuits.circuit.eap_ig import EAPIGFile, read_eap_ig, write_eap_ig
+from sparse_circuits.circuit.eap_ig import EAPIGFile, read_eap_ig
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.graph import Graph
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_circuits.attribution.method import Method, Problem, Raw
 from sparse_circuits.graph import Graph
-from sparse_circuits.model.anatomy import Anatomy, Block
+from sparse_circuits.model.anatomy import Block
 from sparse_circuits.model.forward import LayerTrace, Run, Sources, run, run_layer
 from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.measure import measure, with_clean_logits
@@ -106,21 +106,33 @@ def _patched(problem: Problem, clean: _Clean, destination: int, changes: Tensor)
         ``[edges * examples, pos, d_model]``, edge by edge.
     """
     graph, anatomy, n = problem.graph, problem.anatomy, len(changes)
-    real = None if clean.batch.padding is None else _tile(clean.batch.padding, n)
-    change = changes.flatten(0, 1)
     if destination == graph.n_destinations - 1:
-        return _tile(clean.run.final, n) + change
+        return (clean.run.final + changes).flatten(0, 1)
     layer, at = divmod(destination, graph.destinations_per_layer)
-    block, trace = anatomy.blocks[layer], _tile_trace(clean.run.layers[layer], n)
+    block, trace = anatomy.blocks[layer], clean.run.layers[layer]
+    real = None if clean.batch.padding is None else _tile(clean.batch.padding, n)
     if graph.has_mlp and at == graph.destinations_per_layer - 1:
-        stream = _after_attention(block, trace)
-        if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None:
+        if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None or trace.mlp_out is None:
             raise RuntimeError("an MLP destination without an MLP")
-        stream = stream + block.mlp(block.mlp_norm(trace.mlp_read + change))
+        written = block.mlp(block.mlp_norm((trace.mlp_read + changes).flatten(0, 1)))
+        stream = _tile(_stream_after(clean, layer) - trace.mlp_out, n) + written
     else:
-        which, head = _projection(graph, layer, destination)
-        stream = _with_projection(block, trace, which, head, change, real)
-    return _rest(anatomy, stream, real, layer + 1)
+        which, place = _projection(graph, layer, destination)
+        written = _with_projection(block, trace, which, place, changes, real)
+        if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None or block.parallel:
+            stream = _tile(_stream_after(clean, layer), n) + written
+        else:
+            stream = _tile(trace.mlp_read, n) + written
+            stream = stream + block.mlp(block.mlp_norm(stream))
+    for block in anatomy.blocks[layer + 1 :]:
+        _, stream = run_layer(block, stream, real)
+    return stream
+
+
+def _stream_after(clean: _Clean, layer: int) -> Tensor:
+    """The clean run's residual stream after a layer."""
+    layers = clean.run.layers
+    return layers[layer + 1].attn_read if layer + 1 < len(layers) else clean.run.final
 
 
 def _projection(graph: Graph, layer: int, destination: int) -> tuple[str, int]:
@@ -133,39 +145,29 @@ def _projection(graph: Graph, layer: int, destination: int) -> tuple[str, int]:
 
 
 def _with_projection(
-    block: Block, trace: LayerTrace, which: str, head: int, change: Tensor, real: Tensor | None
+    block: Block, trace: LayerTrace, which: str, place: int, changes: Tensor, real: Tensor | None
 ) -> Tensor:
-    """A layer's output when one head's (or group's) q, k or v input is changed, everything else as it was."""
-    projected = getattr(trace, which).clone()
-    weights = block.attention.n_heads if which == "q" else block.attention.n_groups
-    own = head * weights // projected.shape[2]  # ungrouped keys and values share their group's weights
-    projected[:, :, head] = block.attention.project(block.attn_norm(trace.attn_read + change), which)[:, :, own]
-    new = replace(trace, **{which: projected})
-    new = replace(new, z=block.attention.mix(new.q, new.k, new.v, real))
-    stream = _after_attention(block, new)
-    if block.mlp is None or block.mlp_norm is None:
-        return stream
-    if block.parallel and trace.mlp_out is not None:
-        return stream + trace.mlp_out
-    return stream + block.mlp(block.mlp_norm(stream))
+    """What attention writes more when one q, k or v reads a changed stream, everything else as it was.
 
-
-def _after_attention(block: Block, trace: LayerTrace) -> Tensor:
-    return trace.attn_read + block.attention.write(trace.z)
-
-
-def _rest(anatomy: Anatomy, stream: Tensor, real: Tensor | None, start: int) -> Tensor:
-    for block in anatomy.blocks[start:]:
-        _, stream = run_layer(block, stream, real)
-    return stream
+    Only the heads that use this q, k or v are computed again: one, or all of a group.
+    """
+    attention, n = block.attention, len(changes)
+    destinations = getattr(trace, which).shape[2]
+    share = attention.n_heads // destinations
+    heads = slice(place * share, (place + 1) * share)
+    group = heads.start * trace.k.shape[2] // attention.n_heads
+    parts = {"q": trace.q[:, :, heads], "k": trace.k[:, :, group : group + 1], "v": trace.v[:, :, group : group + 1]}
+    parts = {name: _tile(part, n) for name, part in parts.items() if name != which}
+    weights = attention.n_heads if which == "q" else attention.n_groups
+    own = place * weights // destinations  # ungrouped keys and values share their group's weights
+    normed = block.attn_norm((trace.attn_read + changes).flatten(0, 1))
+    parts[which] = attention.project(normed, which, slice(own, own + 1))
+    z = attention.mix(parts["q"], parts["k"], parts["v"], real)
+    return (z - _tile(trace.z[:, :, heads], n)).flatten(-2) @ attention.W_O[heads].flatten(0, 1)
 
 
 def _tile(x: Tensor, n: int) -> Tensor:
     return x.repeat(n, *(1,) * (x.dim() - 1))
-
-
-def _tile_trace(trace: LayerTrace, n: int) -> LayerTrace:
-    return replace(trace, **{name: _tile(x, n) for name, x in vars(trace).items() if x is not None})
 
 
 def _repeat(batch: Batch, n: int) -> Batch:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparse_circuits.circuit import Circuit
@@ -153,22 +152,14 @@ def _project(block: Block, graph: Graph, x: Tensor, members: list[int]) -> Tenso
     Args:
         members: ascending numbers of destinations of the layer: query heads, then keys, then values.
     """
-    attention = block.attention
-    repeats = graph.n_kv // attention.n_groups
+    repeats = graph.n_kv // block.attention.n_groups
     parts, start = [], 0
-    for weight, bias, count, shared in (
-        (attention.W_Q, attention.b_Q, graph.n_heads, 1),
-        (attention.W_K, attention.b_K, graph.n_kv, repeats),
-        (attention.W_V, attention.b_V, graph.n_kv, repeats),
-    ):
+    for which, count, shared in (("q", graph.n_heads, 1), ("k", graph.n_kv, repeats), ("v", graph.n_kv, repeats)):
         heads = [(m - start) // shared for m in members if start <= m < start + count]
         start += count
-        if not heads:
-            continue
-        if heads != list(range(len(weight))):
-            weight, bias = weight[heads], None if bias is None else bias[heads]
-        flat = F.linear(x, weight.transpose(1, 2).flatten(0, 1), None if bias is None else bias.flatten())
-        parts.append(flat.unflatten(-1, weight.shape[::2]))
+        if heads:
+            whole = heads == list(range(count // shared))
+            parts.append(block.attention.project(x, which, slice(None) if whole else heads))
     return torch.cat(parts, 2)
 
 

@@ -57,15 +57,14 @@ class Attention:
     def n_groups(self) -> int:
         return self.W_K.shape[0]
 
-    def project(self, x: Tensor, which: str) -> Tensor:
-        """Queries, keys or values (``which`` is "q", "k" or "v") of a normed stream: ``[batch, pos, heads, d_head]``."""
+    def project(self, x: Tensor, which: str, heads: slice | list[int] = slice(None)) -> Tensor:
+        """Queries, keys or values ("q", "k" or "v") of a normed stream, of some heads: ``[batch, pos, heads, d_head]``."""
         weight: Tensor = {"q": self.W_Q, "k": self.W_K, "v": self.W_V}[which]
         bias: Tensor | None = {"q": self.b_Q, "k": self.b_K, "v": self.b_V}[which]
-        heads, d_model, d_head = weight.shape
-        flat = F.linear(
-            x, weight.transpose(1, 2).reshape(heads * d_head, d_model), None if bias is None else bias.flatten()
-        )
-        return flat.unflatten(-1, (heads, d_head))
+        if heads != slice(None):
+            weight, bias = weight[heads], None if bias is None else bias[heads]
+        flat = F.linear(x, weight.transpose(1, 2).flatten(0, 1), None if bias is None else bias.flatten())
+        return flat.unflatten(-1, weight.shape[::2])
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Tensor:
         """What each head collects: z, ``[batch, pos, heads, d_head]``, from the projections' outputs.
