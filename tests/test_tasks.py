@@ -103,6 +103,10 @@ def test_slices_keep_their_answers(zoo) -> None:
     full = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), task).per_example
     part = sc.evaluate(model, sc.Circuit.full(sc.Graph.of(model)), task[[4, 1]]).per_example
     torch.testing.assert_close(part, full[[4, 1]])
+    assert [one.clean for one in task] == [[prompt] for prompt in task.clean]
+    assert task[-1].index == [5]
+    with pytest.raises(IndexError):
+        task[6]
 
 
 def test_clean_logits_reach_a_metric_that_declares_them(zoo) -> None:

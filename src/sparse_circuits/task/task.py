@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,13 +69,11 @@ class Task:
     def __len__(self) -> int:
         return len(self.clean)
 
-    @overload
-    def __getitem__(self, rows: slice) -> Task: ...
-    @overload
-    def __getitem__(self, rows: Sequence[int]) -> Task: ...
-    def __getitem__(self, rows: slice | Sequence[int]) -> Task:
-        """Some of the examples, with the same metric; their ``index`` stays that of the original task."""
-        picked = range(len(self))[rows] if isinstance(rows, slice) else [range(len(self))[i] for i in rows]
+    def __getitem__(self, rows: int | slice | Sequence[int]) -> Task:
+        """One or some of the examples, with the same metric; their ``index`` stays that of the original task."""
+        all_rows = range(len(self))
+        rows = [rows] if isinstance(rows, int) else rows
+        picked = all_rows[rows] if isinstance(rows, slice) else [all_rows[i] for i in rows]
         if len(picked) == 0:
             raise InputError(f"Task slice {rows!r} holds no example; the task has {len(self)}.")
         index = self.index or range(len(self))
