@@ -80,14 +80,12 @@ class Ablated:
 
 
 def prepare(ablation: Ablation, model: Any, anatomy: Anatomy, task: Task, prompts: Prompts, batch_size: int) -> Ablated:
-    """Compute what an ablation needs before the long work starts.
+    """Compute what an ablation needs before the long work starts. Cost: a forward pass over the prompts of a mean.
 
     Raises:
-        InputError: for corrupted prompts that PATCH needs and the task lacks, or unequal lengths under MEAN_POSITIONAL.
+        InputError: for unequal lengths under MEAN_POSITIONAL, or prompts to take the mean over that do not tokenise.
     """
     if ablation.kind == "patch":
-        if prompts.corrupted is None:
-            raise InputError(f"Ablation.PATCH needs corrupted prompts, and task {task.name!r} has none.")
         return Ablated(anatomy, None)
     if ablation.kind == "zero":
         return Ablated(anatomy, _zero(anatomy))
@@ -122,18 +120,16 @@ def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool)
     """Mean over real tokens: of everything, or of each position."""
     dims = (0,) if positional else (0, 1)
     totals: list[Tensor | None] = []
-    count: Tensor | int = 0
+    counts: list[Tensor] = []
     for _, batch in prompts.batches(batch_size):
-        real = batch.real
         sources, _ = run_sources(anatomy, anatomy.embed(batch.tokens), batch.padding)
-        parts = [sources.embedding, *sources.z, *sources.mlp]
-        sums = [None if p is None else _masked_sum(p, real, dims) for p in parts]
-        totals = (
-            sums
-            if not totals
-            else [None if a is None or b is None else a + b for a, b in zip(totals, sums, strict=True)]
-        )
-        count = count + real.sum(dims, keepdim=True)
+        parts = (sources.embedding, *sources.z, *sources.mlp)
+        sums = [None if p is None else (p.float() * _like(batch.real, p)).sum(dims, keepdim=True) for p in parts]
+        totals = [
+            a if b is None or a is None else a + b for a, b in zip(sums, totals or [None] * len(sums), strict=True)
+        ]
+        counts.append(batch.real.sum(dims, keepdim=True))
+    count = torch.stack(counts).sum(0)
     means = [None if t is None else (t / _like(count, t)).to(anatomy.dtype) for t in totals]
     n = len(anatomy.blocks)
     embedding, z, mlp = means[0], means[1 : n + 1], means[n + 1 :]
@@ -142,12 +138,6 @@ def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool)
     return Sources(embedding, tuple(m for m in z if m is not None), tuple(mlp))
 
 
-def _masked_sum(values: Tensor, real: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return (values.float() * _like(real, values)).sum(dims, keepdim=True)
-
-
-def _like(per_token: Tensor | int, values: Tensor) -> Tensor:
+def _like(per_token: Tensor, values: Tensor) -> Tensor:
     """``[batch, pos]`` with singleton dimensions, to broadcast against ``[batch, pos, ...]``."""
-    if isinstance(per_token, int):
-        raise RuntimeError("no prompts")
     return per_token[(..., *(None,) * (values.dim() - 2))]
