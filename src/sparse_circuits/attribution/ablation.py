@@ -64,11 +64,13 @@ Ablation.MEAN_POSITIONAL = Ablation("mean_positional")
 class Ablated:
     """An ablation made ready for one model and task: call it with a batch to get the ablated sources.
 
-    Constants (zero, means) are computed once; under PATCH each batch costs one forward pass.
+    Constants (zero, means) are computed once; under PATCH each batch costs one forward pass. ``units`` asks for the values
+    of hidden units too.
     """
 
     anatomy: Anatomy
     constant: Sources | None
+    units: bool = False
 
     def __call__(self, batch: Batch) -> tuple[Sources, Tensor | None]:
         """The ablated sources, and under PATCH the last residual stream of the corrupted run."""
@@ -76,19 +78,30 @@ class Ablated:
             return self.constant, None
         if batch.corrupted is None:
             raise InputError("Ablation.PATCH needs corrupted prompts; pass Task(corrupted=...).")
-        return run_sources(self.anatomy, self.anatomy.embed(batch.corrupted), batch.padding)
+        return run_sources(self.anatomy, self.anatomy.embed(batch.corrupted), batch.padding, self.units)
 
 
-def prepare(ablation: Ablation, model: Any, anatomy: Anatomy, task: Task, prompts: Prompts, batch_size: int) -> Ablated:
+def prepare(
+    ablation: Ablation,
+    model: Any,
+    anatomy: Anatomy,
+    task: Task,
+    prompts: Prompts,
+    batch_size: int,
+    units: bool = False,
+) -> Ablated:
     """Compute what an ablation needs before the long work starts. Cost: a forward pass over the prompts of a mean.
+
+    Args:
+        units: whether the values of hidden units are needed too.
 
     Raises:
         InputError: for unequal lengths under MEAN_POSITIONAL, or prompts to take the mean over that do not tokenise.
     """
     if ablation.kind == "patch":
-        return Ablated(anatomy, None)
+        return Ablated(anatomy, None, units)
     if ablation.kind == "zero":
-        return Ablated(anatomy, _zero(anatomy))
+        return Ablated(anatomy, _zero(anatomy), units)
     if ablation.prompts is not None:
         reference = Task(ablation.prompts, metric=lambda logits, batch: logits[:, 0, 0], prepend_bos=task.prepend_bos)
         over = reference.tokenized(model, anatomy, corrupted=False)
@@ -101,7 +114,7 @@ def prepare(ablation: Ablation, model: Any, anatomy: Anatomy, task: Task, prompt
             f"Ablation.MEAN_POSITIONAL needs prompts of one length, got {min(lengths)} to {max(lengths)} tokens; "
             "use Ablation.MEAN, or prompts of equal length."
         )
-    return Ablated(anatomy, _mean(anatomy, over, batch_size, positional))
+    return Ablated(anatomy, _mean(anatomy, over, batch_size, positional, units), units)
 
 
 def _zero(anatomy: Anatomy) -> Sources:
@@ -112,18 +125,19 @@ def _zero(anatomy: Anatomy) -> Sources:
         zeros(anatomy.d_model),
         tuple(zeros(b.attention.n_heads, b.attention.W_O.shape[1]) for b in anatomy.blocks),
         tuple(None if b.mlp is None else zeros(anatomy.d_model) for b in anatomy.blocks),
+        tuple(None if b.mlp is None else zeros(b.mlp.d_mlp) for b in anatomy.blocks),
     )
 
 
 @torch.no_grad()
-def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool) -> Sources:
+def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool, units: bool) -> Sources:
     """Mean over real tokens: of everything, or of each position."""
     dims = (0,) if positional else (0, 1)
     totals: list[Tensor | None] = []
     counts: list[Tensor] = []
     for _, batch in prompts.batches(batch_size):
-        sources, _ = run_sources(anatomy, anatomy.embed(batch.tokens), batch.padding)
-        parts = (sources.embedding, *sources.z, *sources.mlp)
+        sources, _ = run_sources(anatomy, anatomy.embed(batch.tokens), batch.padding, units)
+        parts = (sources.embedding, *sources.z, *sources.mlp, *sources.hidden)
         sums = [None if p is None else (p.float() * _like(batch.real, p)).sum(dims, keepdim=True) for p in parts]
         totals = [
             a if b is None or a is None else a + b for a, b in zip(sums, totals or [None] * len(sums), strict=True)
@@ -132,10 +146,10 @@ def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool)
     count = torch.stack(counts).sum(0)
     means = [None if t is None else (t / _like(count, t)).to(anatomy.dtype) for t in totals]
     n = len(anatomy.blocks)
-    embedding, z, mlp = means[0], means[1 : n + 1], means[n + 1 :]
+    embedding, z, mlp, hidden = means[0], means[1 : n + 1], means[n + 1 : 2 * n + 1], means[2 * n + 1 :]
     if embedding is None or any(m is None for m in z):
         raise RuntimeError("a run without embedding or heads")
-    return Sources(embedding, tuple(m for m in z if m is not None), tuple(mlp))
+    return Sources(embedding, tuple(m for m in z if m is not None), tuple(mlp), tuple(hidden))
 
 
 def _like(per_token: Tensor, values: Tensor) -> Tensor:

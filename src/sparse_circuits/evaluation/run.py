@@ -37,7 +37,7 @@ class AblatedStreams:
         attention, mlp = [], []
         for block, z, mlp_out in zip(anatomy.blocks, sources.z, sources.mlp, strict=True):
             attention.append(stream)
-            after = stream + block.attention.write(z)
+            after = stream + block.write_heads(z)
             mlp.append(stream if block.parallel else after)
             stream = after if mlp_out is None else after + mlp_out
         return cls(tuple(attention), tuple(mlp), stream)

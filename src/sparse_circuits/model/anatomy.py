@@ -31,6 +31,7 @@ class Attention:
         q_norm, k_norm: norms of each head's queries and keys, before the rotation, or None.
         causal: whether position i sees only positions up to i; ``window``: how many of these, None for all.
         softcap: scores become ``softcap * tanh(scores / softcap)``, None for plain scores.
+        frozen: treat the attention pattern as a constant in the backward pass.
     """
 
     W_Q: Tensor
@@ -48,6 +49,7 @@ class Attention:
     causal: bool = True
     window: int | None = None
     softcap: float | None = None
+    frozen: bool = False
 
     @property
     def n_heads(self) -> int:
@@ -74,26 +76,38 @@ class Attention:
             real: ``[batch, pos]``, False at padding, or None. Only attention that looks right needs it: a real position
                 never looks at padding on its right under a causal mask.
         """
+        v = self._shared(v, q.shape[2]).transpose(1, 2)
+        if self.frozen or self.softcap is not None:
+            pattern = self.pattern(q, k, real)
+            return ((pattern.detach() if self.frozen else pattern) @ v).transpose(1, 2)
+        q, k = self._positioned(q, k)
+        mask = self._mask(q.shape[2], real, q.device)
+        plain = mask is None and self.causal
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=plain, scale=self.scale).transpose(1, 2)
+
+    def pattern(self, q: Tensor, k: Tensor, real: Tensor | None) -> Tensor:
+        """Where each query looks: ``[batch, heads, query, key]``, rows summing to 1. Arguments as of :meth:`mix`."""
+        q, k = self._positioned(q, k)
+        scores = q @ k.transpose(-1, -2) * self.scale
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        seen = self._mask(q.shape[2], real, q.device, explicit=True)
+        return (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1)
+
+    def _positioned(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys normed and rotated, a key for every query head: ``[batch, heads, pos, d_head]``."""
         if self.q_norm is not None:
             q = self.q_norm(q)
         if self.k_norm is not None:
             k = self.k_norm(k)
         if self.rotate is not None:
             q, k = self.rotate(q), self.rotate(k)
-        if k.shape[2] != q.shape[2]:
-            k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
-        if v.shape[2] != q.shape[2]:
-            v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        mask = self._mask(q.shape[2], real, q.device)
-        if self.softcap is None:
-            plain = mask is None and self.causal
-            z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=plain, scale=self.scale)
-        else:
-            scores = self.softcap * torch.tanh(q @ k.transpose(-1, -2) * (self.scale / self.softcap))
-            seen = self._mask(q.shape[2], real, q.device, explicit=True)
-            z = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v if seen is not None else scores.softmax(-1) @ v
-        return z.transpose(1, 2)
+        return q.transpose(1, 2), self._shared(k, q.shape[2]).transpose(1, 2)
+
+    @staticmethod
+    def _shared(x: Tensor, n_heads: int) -> Tensor:
+        """Keys or values, one for each query head."""
+        return x if x.shape[2] == n_heads else x.repeat_interleave(n_heads // x.shape[2], dim=2)
 
     def _mask(self, n_pos: int, real: Tensor | None, device: torch.device, explicit: bool = False) -> Tensor | None:
         """Which keys each query sees (True), broadcastable to ``[batch, heads, query, key]``; None where plain."""
@@ -106,22 +120,88 @@ class Attention:
         return seen.triu(1 - self.window) if windowed and self.window is not None else seen
 
     def write(self, z: Tensor) -> Tensor:
-        """All heads' contribution to the stream, ``b_O`` included: ``[batch, pos, d_model]``."""
+        """The sum of all heads, ``b_O`` included, before any post-norm: ``[batch, pos, d_model]``."""
         return F.linear(z.flatten(-2), self.W_O.flatten(0, 1).T, self.b_O)
+
+
+@dataclass(frozen=True, eq=False)
+class MLP:
+    """An MLP, taken apart at its hidden units: ``write(hidden(x))``.
+
+    ``hidden(x) = act(up(x))``, or ``act(gate(x)) * up(x) + b_hidden`` where there is a gate: ``[..., d_mlp]``.
+
+    Attributes:
+        up, gate: linear, from ``d_model`` to ``d_mlp``; ``gate`` is None in an MLP without one.
+        act: the activation function, elementwise.
+        W_out: ``[d_mlp, d_model]``; ``b_out``: ``[d_model]`` or None.
+        b_hidden: ``[d_mlp]``, or None.
+        post_norm: a norm of what the MLP writes, or None.
+        relevance: use the rules of layer-wise relevance propagation in the backward pass: the ratio act(x) / x is a
+            constant, and each factor of a product gets half of what the product's derivative gives it.
+    """
+
+    up: Callable[[Tensor], Tensor]
+    act: Callable[[Tensor], Tensor]
+    W_out: Tensor
+    b_out: Tensor | None
+    gate: Callable[[Tensor], Tensor] | None = None
+    b_hidden: Tensor | None = None
+    post_norm: Norm | None = None
+    relevance: bool = False
+
+    @property
+    def d_mlp(self) -> int:
+        return self.W_out.shape[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.write(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the hidden units hold for a normed stream."""
+        up = self.up(x)
+        if self.gate is None:
+            return self._activated(up)
+        gate = self._activated(self.gate(x))
+        product = 0.5 * (gate * up.detach() + gate.detach() * up) if self.relevance else gate * up
+        return product if self.b_hidden is None else product + self.b_hidden
+
+    def write(self, hidden: Tensor) -> Tensor:
+        """What the MLP adds to the stream, ``b_out`` included, after its post-norm."""
+        out = F.linear(hidden, self.W_out.T, self.b_out)
+        return out if self.post_norm is None else self.post_norm(out)
+
+    def _activated(self, x: Tensor) -> Tensor:
+        if not self.relevance:
+            return self.act(x)
+        with torch.no_grad():
+            # every activation in use is 0 at 0, where the ratio has the derivative for its limit
+            small = x.abs() < 1e-6
+            ratio = self.act(torch.where(small, 1e-6, x)) / torch.where(small, 1e-6, x)
+        return x * ratio
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """One layer: attention and MLP with the norms in front of them. ``mlp`` is None in attention-only models.
 
-    In a parallel block both read the block's input; otherwise the MLP reads the stream after attention.
+    In a parallel block both read the block's input; otherwise the MLP reads the stream after attention. Where
+    ``attn_post_norm`` is not None, the layer's heads write through it together: P(sum of heads + b_O).
     """
 
     attn_norm: Norm
     attention: Attention
     mlp_norm: Norm | None
-    mlp: Callable[[Tensor], Tensor] | None
+    mlp: MLP | None
     parallel: bool = False
+    attn_post_norm: Norm | None = None
+
+    def write_heads(self, z: Tensor) -> Tensor:
+        """What a layer's heads add to the stream together: ``[batch, pos, d_model]``."""
+        return self.posted(self.attention.write(z))
+
+    def posted(self, written: Tensor) -> Tensor:
+        """The sum of heads and ``b_O``, after the post-norm."""
+        return written if self.attn_post_norm is None else self.attn_post_norm(written)
 
 
 @dataclass(frozen=True, eq=False)

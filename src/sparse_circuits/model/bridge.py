@@ -137,7 +137,8 @@ def _block(model: Any, block: Any, layer: int, family: Family) -> Block:
         k_norm=attn.k_norm.original_component if family.head_norms else None,
         window=family.window(config, layer),
     )
-    return Block(_norm(block.ln1, family), attention, _norm(block.ln2, family), block.mlp, family.parallel(config))
+    mlp = family.mlp(block.mlp.original_component)
+    return Block(_norm(block.ln1, family), attention, _norm(block.ln2, family), mlp, family.parallel(config))
 
 
 def _rotation(rotary: Any) -> Callable[[Tensor], Tensor]:

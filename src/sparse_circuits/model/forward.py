@@ -15,8 +15,9 @@ class LayerTrace:
     """What happened in one layer of a run.
 
     ``attn_read``, ``mlp_read`` are the residual stream as attention and MLP read it, before their norms; ``q, k, v`` the
-    projections' outputs, before q-norm and rotation; ``z`` what each head collected; ``mlp_out`` what the MLP wrote. Under
-    autograd, ``q, k, v`` and ``mlp_read`` are nodes of their own: the gradient there is the gradient with respect to the
+    projections' outputs, before q-norm and rotation; ``z`` what each head collected; ``mlp_out`` what the MLP wrote. Kept
+    where a post-norm follows, or where asked for: ``attn_sum``, the sum of the heads and ``b_O`` before the post-norm, and
+    ``hidden``, what the MLP's units held. Under autograd, ``q, k, v`` and ``mlp_read`` are nodes of their own: the gradient there is the gradient with respect to the
     stream *as that destination alone reads it* (for q, k, v: after its norm and projection).
     """
 
@@ -25,8 +26,10 @@ class LayerTrace:
     k: Tensor
     v: Tensor
     z: Tensor
+    attn_sum: Tensor | None
     mlp_read: Tensor | None
     mlp_out: Tensor | None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +42,13 @@ class MLPTrace:
     v: None = None
 
 
-def run_layer(block: Block, stream: Tensor, real: Tensor | None, ungroup: bool = False) -> tuple[LayerTrace, Tensor]:
+def run_layer(
+    block: Block, stream: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False
+) -> tuple[LayerTrace, Tensor]:
     """One layer: its trace and the stream after it.
 
     Args:
+        units: keep what single units need: ``attn_sum`` and ``hidden``.
         ungroup: give each query head its own copy of its group's keys and values, so that each has its own gradient.
     """
     attention = block.attention
@@ -51,12 +57,16 @@ def run_layer(block: Block, stream: Tensor, real: Tensor | None, ungroup: bool =
     if ungroup and attention.n_groups != attention.n_heads:
         k, v = (x.repeat_interleave(attention.n_heads // attention.n_groups, dim=2) for x in (k, v))
     z = attention.mix(q, k, v, real)
-    after_attention = stream + attention.write(z)
+    attn_sum = attention.write(z)
+    after_attention = stream + block.posted(attn_sum)
+    kept = attn_sum if units or block.attn_post_norm is not None else None
     if block.mlp is None or block.mlp_norm is None:
-        return LayerTrace(stream, q, k, v, z, None, None), after_attention
+        return LayerTrace(stream, q, k, v, z, kept, None, None), after_attention
     mlp_read = (stream if block.parallel else after_attention).view_as(stream)
-    mlp_out = block.mlp(block.mlp_norm(mlp_read))
-    return LayerTrace(stream, q, k, v, z, mlp_read, mlp_out), after_attention + mlp_out
+    hidden = block.mlp.hidden(block.mlp_norm(mlp_read))
+    mlp_out = block.mlp.write(hidden)
+    trace = LayerTrace(stream, q, k, v, z, kept, mlp_read, mlp_out, hidden if units else None)
+    return trace, after_attention + mlp_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +74,27 @@ class Sources:
     """What every source wrote in a run, each in its most compact form.
 
     ``embedding``: ``[batch, pos, d_model]``; per layer ``z``: ``[batch, pos, heads, d_head]`` and ``mlp``:
-    ``[batch, pos, d_model]`` or None. Constants that stand for a run (zero, means) broadcast over batch and position.
+    ``[batch, pos, d_model]`` or None; where single units are looked at, ``hidden``: ``[batch, pos, d_mlp]`` or None.
+    Constants that stand for a run (zero, means) broadcast over batch and position.
     """
 
     embedding: Tensor
     z: tuple[Tensor, ...]
     mlp: tuple[Tensor | None, ...]
+    hidden: tuple[Tensor | None, ...]
 
     def minus(self, other: Sources) -> Sources:
         """Difference source by source, detached."""
         return Sources(
             (self.embedding - other.embedding).detach(),
             tuple((a - b).detach() for a, b in zip(self.z, other.z, strict=True)),
-            tuple(
-                None if a is None or b is None else (a - b).detach() for a, b in zip(self.mlp, other.mlp, strict=True)
-            ),
+            _differences(self.mlp, other.mlp),
+            _differences(self.hidden, other.hidden),
         )
+
+
+def _differences(a: tuple[Tensor | None, ...], b: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if x is None or y is None else (x - y).detach() for x, y in zip(a, b, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,21 +107,37 @@ class Run:
 
     @property
     def sources(self) -> Sources:
-        return Sources(self.embedding, tuple(t.z for t in self.layers), tuple(t.mlp_out for t in self.layers))
+        layers = self.layers
+        return Sources(
+            self.embedding,
+            tuple(t.z for t in layers),
+            tuple(t.mlp_out for t in layers),
+            tuple(t.hidden for t in layers),
+        )
+
+    @property
+    def attn_sums(self) -> tuple[Tensor | None, ...]:
+        """Per layer, the sum of its heads before the post-norm, where kept."""
+        return tuple(t.attn_sum for t in self.layers)
 
 
 @dataclass(frozen=True, eq=False)
 class Rerun:
-    """A run restarted part-way: None for the layers that were not run again."""
+    """A run restarted part-way: None for the layers that were not run again.
+
+    ``attn_sums`` are those of :class:`Run`, and of the layer whose heads were changed.
+    """
 
     layers: tuple[LayerTrace | MLPTrace | None, ...]
+    attn_sums: tuple[Tensor | None, ...]
     final: Tensor
 
 
 def rerun_from_heads(anatomy: Anatomy, clean: Run, layer: int, z: Tensor, real: Tensor | None, ungroup: bool) -> Rerun:
     """Everything after a layer's heads again, with another ``z``; what ran before or beside them stays as it was."""
     block, trace = anatomy.blocks[layer], clean.layers[layer]
-    stream = trace.attn_read + block.attention.write(z)
+    attn_sum = block.attention.write(z)
+    stream = trace.attn_read + block.posted(attn_sum)
     here = None
     if block.mlp is not None and block.mlp_norm is not None and trace.mlp_out is not None:
         if block.parallel:
@@ -114,7 +145,7 @@ def rerun_from_heads(anatomy: Anatomy, clean: Run, layer: int, z: Tensor, real: 
         else:
             here = MLPTrace(stream.view_as(stream))
             stream = stream + block.mlp(block.mlp_norm(here.mlp_read))
-    return _rest(anatomy, stream, layer, here, real, ungroup)
+    return _rest(anatomy, stream, layer, here, attn_sum, real, ungroup)
 
 
 def rerun_from_mlp(
@@ -122,37 +153,50 @@ def rerun_from_mlp(
 ) -> Rerun:
     """Everything after a layer's MLP again, with another output of it."""
     trace = clean.layers[layer]
-    stream = trace.attn_read + anatomy.blocks[layer].attention.write(trace.z) + mlp_out
-    return _rest(anatomy, stream, layer, None, real, ungroup)
+    stream = trace.attn_read + anatomy.blocks[layer].write_heads(trace.z) + mlp_out
+    return _rest(anatomy, stream, layer, None, None, real, ungroup)
 
 
 def _rest(
-    anatomy: Anatomy, stream: Tensor, layer: int, here: MLPTrace | None, real: Tensor | None, ungroup: bool
+    anatomy: Anatomy,
+    stream: Tensor,
+    layer: int,
+    here: MLPTrace | None,
+    attn_sum: Tensor | None,
+    real: Tensor | None,
+    ungroup: bool,
 ) -> Rerun:
     layers: list[LayerTrace | MLPTrace | None] = [*(None,) * layer, here]
+    attn_sums = [*(None,) * layer, attn_sum]
     for block in anatomy.blocks[layer + 1 :]:
         trace, stream = run_layer(block, stream, real, ungroup)
         layers.append(trace)
-    return Rerun(tuple(layers), stream)
+        attn_sums.append(trace.attn_sum)
+    return Rerun(tuple(layers), tuple(attn_sums), stream)
 
 
-def run(anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False) -> Run:
+def run(
+    anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False
+) -> Run:
     """The plain forward pass from a token embedding, up to the last residual stream."""
     stream = anatomy.stream(embedding)
     layers = []
     for block in anatomy.blocks:
-        trace, stream = run_layer(block, stream, real, ungroup)
+        trace, stream = run_layer(block, stream, real, ungroup, units)
         layers.append(trace)
     return Run(embedding, tuple(layers), stream)
 
 
 @torch.no_grad()
-def run_sources(anatomy: Anatomy, embedding: Tensor, real: Tensor | None) -> tuple[Sources, Tensor]:
+def run_sources(
+    anatomy: Anatomy, embedding: Tensor, real: Tensor | None, units: bool = False
+) -> tuple[Sources, Tensor]:
     """The plain forward pass without autograd: only what the sources wrote, and the last residual stream."""
     stream = anatomy.stream(embedding)
-    z, mlp = [], []
+    z, mlp, hidden = [], [], []
     for block in anatomy.blocks:
-        trace, stream = run_layer(block, stream, real)
+        trace, stream = run_layer(block, stream, real, units=units)
         z.append(trace.z)
         mlp.append(trace.mlp_out)
-    return Sources(embedding, tuple(z), tuple(mlp)), stream
+        hidden.append(trace.hidden)
+    return Sources(embedding, tuple(z), tuple(mlp), tuple(hidden)), stream

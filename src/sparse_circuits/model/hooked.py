@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from sparse_circuits.errors import UnsupportedModelError
-from sparse_circuits.model.anatomy import Anatomy, Attention, Block
+from sparse_circuits.model.anatomy import MLP, Anatomy, Attention, Block
 from sparse_circuits.model.norm import Norm
 
 _NORMS = {
@@ -108,4 +109,18 @@ def _block(model: Any, block: Any, layer: int) -> Block:
     )
     if cfg.attn_only:
         return Block(_norm(block.ln1), attention, None, None)
-    return Block(_norm(block.ln1), attention, _norm(block.ln2), block.mlp, bool(cfg.parallel_attn_mlp))
+    return Block(_norm(block.ln1), attention, _norm(block.ln2), _mlp(cfg, block.mlp), bool(cfg.parallel_attn_mlp))
+
+
+def _mlp(cfg: Any, mlp: Any) -> MLP:
+    if getattr(cfg, "act_fn", "").endswith("_ln"):
+        raise UnsupportedModelError(f"HookedTransformer with cfg.act_fn={cfg.act_fn!r} (a norm inside the MLP) is not supported.")
+
+    def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: torch.nn.functional.linear(x, weight.T, bias)
+
+    if not cfg.gated_mlp:
+        return MLP(linear(mlp.W_in, mlp.b_in), mlp.act_fn, mlp.W_out, mlp.b_out)
+    return MLP(
+        linear(mlp.W_in, None), mlp.act_fn, mlp.W_out, mlp.b_out, gate=linear(mlp.W_gate, None), b_hidden=mlp.b_in
+    )

@@ -18,17 +18,24 @@ class Norm:
 
         norm(x) = weight * x̂ + bias,        J^T g = r (C (weight * g) - x̂ <x̂, weight * g> / d)
 
-    where ``C`` removes the mean (RMSNorm: the identity) and ``d`` is the width. J is exact, ``eps`` included.
+    where ``C`` removes the mean (RMSNorm: the identity) and ``d`` is the width. J is exact, ``eps`` included. A ``frozen``
+    norm treats ``r`` as a constant in the backward pass, so that the rank-one part of J is gone; its values are the same.
     """
 
     kind: Literal["layer", "rms", "none"]
     weight: Tensor | None = None
     bias: Tensor | None = None
     eps: float = 0.0
+    frozen: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.kind == "none":
             return x
+        if self.frozen:
+            normalized = self.normalize(x, self.inverse_scale(x).detach()).to(x.dtype)
+            if self.weight is not None:
+                normalized = normalized * self.weight
+            return normalized if self.bias is None else normalized + self.bias
         width = (x.shape[-1],)
         if self.kind == "layer":
             return F.layer_norm(x, width, self.weight, self.bias, self.eps)
@@ -59,6 +66,26 @@ class Norm:
         if self.weight is not None:
             folded = folded * self.weight.detach().float()[:, None]
         return folded - folded.mean(-2, keepdim=True) if self.kind == "layer" else folded
+
+    def derivative(self, at: Tensor, change: Tensor) -> Tensor:
+        """J change, in float32: what the norm's output changes by, to first order, around an input.
+
+        Args:
+            at: where the derivative is taken, ``[rows, d]``.
+            change: ``[..., rows, d]``.
+        """
+        change = change.float()
+        if self.kind == "none":
+            return change
+        scale = self.inverse_scale(at)
+        if self.kind == "layer":
+            change = change - change.mean(-1, keepdim=True)
+        out = change * scale
+        if not self.frozen:
+            normalized = self.normalize(at, scale)
+            along = (change * normalized).mean(-1, keepdim=True)
+            out -= along * normalized * scale
+        return out if self.weight is None else out * self.weight.detach().float()
 
     def shift(self, weight: Tensor) -> Tensor | float:
         """``bias @ W`` in float32, the part of ``norm(x) W`` that does not depend on ``x``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_circuits.model.family import Family
+from sparse_circuits.model.family import Family, plain_mlp
 
 
 def _scale(config: Any, layer: int) -> float:
@@ -15,6 +15,7 @@ def _scale(config: Any, layer: int) -> float:
 GPT2 = Family(
     model_types=("gpt2",),
     norm="layer",
+    mlp=plain_mlp("c_fc", "act", "c_proj"),
     explained=frozenset(
         [
             "activation_function",

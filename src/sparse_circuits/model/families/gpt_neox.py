@@ -1,10 +1,11 @@
 """GPT-NeoX and Pythia: partial rotary embedding, LayerNorm, attention and MLP usually in parallel."""
 
-from sparse_circuits.model.family import Family
+from sparse_circuits.model.family import Family, plain_mlp
 
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
     norm="layer",
+    mlp=plain_mlp("dense_h_to_4h", "act", "dense_4h_to_h"),
     explained=frozenset(
         [
             "hidden_act",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_circuits.model.family import Family
+from sparse_circuits.model.family import Family, gated_mlp
 
 _COMMON = frozenset(
     [
@@ -32,9 +32,9 @@ def _by_layer_type(config: Any, layer: int) -> int | None:
     return config.sliding_window if config.layer_types[layer] == "sliding_attention" else None
 
 
-LLAMA = Family(("llama",), _COMMON - {"sliding_window", "layer_types"}, "rms", rotary=_rotary)
+LLAMA = Family(("llama",), _COMMON - {"sliding_window", "layer_types"}, "rms", gated_mlp, rotary=_rotary)
 MISTRAL = Family(
-    ("mistral",), _COMMON, "rms", rotary=_rotary, window=lambda config, layer: getattr(config, "sliding_window", None)
+    ("mistral",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=lambda config, layer: getattr(config, "sliding_window", None)
 )
-QWEN2 = Family(("qwen2",), _COMMON, "rms", rotary=_rotary, window=_by_layer_type)
-QWEN3 = Family(("qwen3",), _COMMON, "rms", rotary=_rotary, window=_by_layer_type, head_norms=True)
+QWEN2 = Family(("qwen2",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=_by_layer_type)
+QWEN3 = Family(("qwen3",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=_by_layer_type, head_norms=True)
