@@ -1,9 +1,9 @@
-"""The circuit: a set of a graph's edges, their scores, and where they come from."""
+"""The circuit: a set of a graph's edges (or nodes or units), their scores, and where they come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_circuits.circuit.files import pack_circuit, read, unpack_edges, write
+from sparse_circuits.circuit.files import pack_circuit, read, unpack_chosen, write
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Some of a graph's edges; what views, files and evaluation take.
+    """Some of a graph's edges, or of its nodes or units at those levels; what views, files and evaluation take.
 
     Attributes:
         graph: the graph.
-        mask: bool ``[n_sources, n_destinations]``, the edges that are in.
+        mask: bool, of the graph's shape: what is in.
         values: float32, their scores; 0 elsewhere, or None where the circuit has no scores.
         provenance: model, task, method, selection and so on.
     """
@@ -33,73 +33,118 @@ class Circuit:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: Graph, edges: Iterable[str] | Mapping[str, float], **provenance: Any) -> Circuit:
-        """A circuit from edge names, or from names with scores. Dangling parts stay; see :meth:`pruned`.
+    def of(cls, graph: Graph, names: Iterable[str] | Mapping[str, float], **provenance: Any) -> Circuit:
+        """A circuit from names of edges (at other levels of nodes or units), or from names with scores.
+
+        Dangling parts stay; see :meth:`pruned`.
 
         Raises:
             InputError: for a name that the graph does not have.
         """
-        mask = torch.zeros(graph.n_sources, graph.n_destinations, dtype=torch.bool)
-        values = torch.zeros(mask.shape)
-        for name in edges:
-            at = graph.edge_index(name)
+        mask = torch.zeros(graph.shape, dtype=torch.bool)
+        values = torch.zeros(graph.shape)
+        for name in names:
+            at = graph.index(name)
             mask[at] = True
-            values[at] = edges[name] if isinstance(edges, Mapping) else 0.0
-        return cls(graph, mask, values if isinstance(edges, Mapping) else None, provenance)
+            values[at] = names[name] if isinstance(names, Mapping) else 0.0
+        return cls(graph, mask, values if isinstance(names, Mapping) else None, provenance)
 
     @classmethod
     def full(cls, graph: Graph) -> Circuit:
-        """Every edge: the model itself."""
+        """Everything: the model itself."""
         return cls(graph, graph.mask.clone())
 
     @property
-    def n_edges(self) -> int:
+    def size(self) -> int:
+        """How many edges were chosen; at other levels how many nodes or units."""
         return int(self.mask.sum())
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges; at other levels, of those between its nodes."""
+        return int((self.mask if self.graph.level == "edges" else self._between).sum())
 
     @property
     def n_nodes(self) -> int:
         return len(self.nodes)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of what was chosen, strongest first where there are scores."""
+        order = None if self.values is None else self.values[self.mask].abs().argsort(descending=True, stable=True)
+        return tuple(self.graph.names_of(self.mask, order))
+
+    @cached_property
     def edges(self) -> tuple[str, ...]:
-        """Names of the edges, strongest first where there are scores."""
-        u, v = self.mask.nonzero(as_tuple=True)
-        if self.values is not None:
-            order = self.values[u, v].abs().argsort(descending=True, stable=True)
-            u, v = u[order], v[order]
-        return tuple(self.graph.edge_name(a, b) for a, b in zip(u.tolist(), v.tolist(), strict=True))
+        """Names of the edges, strongest first where there are scores; at other levels all edges between its nodes."""
+        if self.graph.level == "edges":
+            return self.names
+        return tuple(replace(self.graph, level="edges").names_of(self._between))
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes with an edge, in the model's order.
+        """Names of the nodes with an edge (at other levels, with a unit), in the model's order.
 
         An edge into keys or values that several heads share makes a node of none of them, unless none of them is one.
         """
-        graph, read = self.graph, self.mask.any(0)
+        graph = self.graph
+        if graph.level != "edges":
+            names = [name for name, there in zip(graph.nodes, self._present.tolist(), strict=False) if there]
+            return (*names, *graph.nodes[len(self._present) :]) if names else ()
+        read = self.mask.any(0)
         present = self.mask.any(1) | graph.by_owner(read & graph.unshared)
         shared = graph.by_owner(read & ~graph.unshared)
+        width = graph.n_positions
         for heads in map(graph.heads_at, range(graph.n_layers)):
-            group_present = present[heads].view(graph.n_kv, -1).any(1, keepdim=True)
-            present[heads] |= (shared[heads].view(graph.n_kv, -1) & ~group_present).flatten()
-        names = [name for name, there in zip(self.graph.sources, present.tolist(), strict=True) if there]
-        return (*names, "logits") if bool(self.mask[:, -1].any()) else tuple(names)
+            here = slice(heads.start * width, heads.stop * width)
+            of_groups = present[here].view(graph.n_kv, -1, width)
+            lone = shared[here].view(of_groups.shape) & ~of_groups.any(1, keepdim=True)
+            present[here] |= lone.flatten()
+        logits = self.mask[:, -width:].any(0)
+        there = torch.cat([present, logits]).tolist()
+        return tuple(name for name, present in zip(graph.nodes, there, strict=True) if present)
+
+    @property
+    def _present(self) -> Tensor:
+        """At a level without edges: which nodes have a unit in the circuit, at each position."""
+        graph, width = self.graph, self.graph.n_positions
+        owners = (graph.owner[:, None] * width + torch.arange(width)).flatten()
+        return torch.zeros(graph.n_sources * width, dtype=torch.bool).index_put((owners[self.mask],), torch.tensor(True))
+
+    @property
+    def _between(self) -> Tensor:
+        """At a level without edges: the edges between its nodes."""
+        edges = replace(self.graph, level="edges")
+        return edges.mask & self._present[:, None] & edges.to_owned(self._present)[None]
 
     def to_dict(self) -> dict[str, float]:
-        """The edges' scores by name, strongest first.
+        """The scores of what was chosen by name, strongest first.
 
         Raises:
             InputError: if the circuit has no scores.
         """
         if self.values is None:
-            raise InputError("This circuit has no scores; it was made from edge names.")
-        return {name: float(self.values[self.graph.edge_index(name)]) for name in self.edges}
+            raise InputError("This circuit has no scores; it was made from names.")
+        values = self.values[self.mask]
+        values = values[values.abs().argsort(descending=True, stable=True)]
+        return dict(zip(self.names, values.tolist(), strict=True))
+
+    @property
+    def signs(self) -> tuple[float, float]:
+        """Share of what was chosen that scores negative (carries the behaviour), and positive (works against it).
+
+        Raises:
+            InputError: if the circuit has no scores.
+        """
+        values = torch.tensor(list(self.to_dict().values()))
+        return tuple(float(share.float().mean()) if len(values) else 0.0 for share in (values < 0, values > 0))  # pyright: ignore[reportReturnType]
 
     def pruned(self) -> Circuit:
         """Without what dangles: nodes that nothing reaches, or that reach nothing."""
         return self._with(self.graph.prune(self.mask))
 
     def complement(self) -> Circuit:
-        """All other edges of the graph, not pruned: what completeness runs."""
+        """All that is not in it, not pruned: what completeness runs."""
         return Circuit(self.graph, self.graph.mask & ~self.mask, None, {**self.provenance, "complement": True})
 
     def save(self, path: str | Path) -> Path:
@@ -114,7 +159,7 @@ class Circuit:
         """
         header, tensors = read(Path(path), "circuit")
         graph = Graph(**header["graph"])
-        mask, values = unpack_edges(Path(path), graph, tensors)
+        mask, values = unpack_chosen(Path(path), graph, tensors)
         return cls(graph, mask, values, header["provenance"])
 
     def plot(self, path: str | Path | None = None, **options: Any) -> Any:
@@ -162,4 +207,6 @@ class Circuit:
     def __repr__(self) -> str:
         task, method = self.provenance.get("task"), self.provenance.get("method")
         about = f", task={task!r}, method={method!r}" if task and method else ""
-        return f"Circuit({self.n_edges} of {self.graph.n_edges} edges, {self.n_nodes} nodes{about})"
+        things = "" if self.graph.level == "edges" else f"{self.size} of {self.graph.size} {self.graph.thing}s, "
+        edges = "" if things else f"{self.n_edges} of {self.graph.n_edges} edges, "
+        return f"Circuit({things}{edges}{self.n_nodes} nodes{about})"

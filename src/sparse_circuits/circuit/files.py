@@ -25,10 +25,13 @@ _KEY = "sparse_circuits"
 
 
 def pack_circuit(circuit: Circuit) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    u, v = circuit.mask.nonzero(as_tuple=True)
-    tensors = {"sources": u.int(), "destinations": v.int()}
+    if circuit.graph.level == "edges":
+        u, v = circuit.mask.nonzero(as_tuple=True)
+        tensors = {"sources": u.int(), "destinations": v.int()}
+    else:
+        tensors = {"units": circuit.mask.nonzero().flatten().int()}
     if circuit.values is not None:
-        tensors["scores"] = circuit.values[u, v].float()
+        tensors["scores"] = circuit.values[circuit.mask].float()
     return {"graph": asdict(circuit.graph), "provenance": circuit.provenance}, tensors
 
 
@@ -45,17 +48,20 @@ def pack_scores(scores: Scores) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def unpack_edges(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-    u, v = tensors["sources"].long(), tensors["destinations"].long()
-    mask = torch.zeros(graph.n_sources, graph.n_destinations, dtype=torch.bool)
-    outside = (u < 0) | (u >= graph.n_sources) | (v < 0) | (v >= graph.n_destinations)
-    if len(u) != len(v) or bool(outside.any()) or bool((u >= graph.readable[v]).any()):
-        raise FileFormatError(f"{path}: holds edges that its graph does not have; the file is damaged.")
-    mask[u, v] = True
+def unpack_chosen(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    names = ("sources", "destinations") if graph.level == "edges" else ("units",)
+    if any(name not in tensors for name in names):
+        raise FileFormatError(f"{path} lacks {' or '.join(names)}; the file is damaged.")
+    at = tuple(tensors[name].long() for name in names)
+    outside = [bool(((i < 0) | (i >= size)).any()) for i, size in zip(at, graph.shape, strict=True)]
+    if len({len(i) for i in at}) > 1 or any(outside) or not bool(graph.mask[at].all()):
+        raise FileFormatError(f"{path}: holds {graph.thing}s that its graph does not have; the file is damaged.")
+    mask = torch.zeros(graph.shape, dtype=torch.bool)
+    mask[at] = True
     if "scores" not in tensors:
         return mask, None
-    values = torch.zeros(mask.shape)
-    values[u, v] = tensors["scores"]
+    values = torch.zeros(graph.shape)
+    values[at] = tensors["scores"]
     return mask, values
 
 
@@ -113,7 +119,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileFormatError(
             f"{path} has format version {header.get('version')!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
         )
-    required = {"circuit": ("sources", "destinations"), "scores": ("values", "clean")}[kind]
+    required = {"circuit": (), "scores": ("values", "clean")}[kind]
     missing = [name for name in required if name not in tensors] + [
         k for k in ("graph", "provenance") if k not in header
     ]

@@ -1,4 +1,4 @@
-"""What attribution returns: a score for every edge, and how far to believe them."""
+"""What attribution returns: a score for every edge (or node, or unit), and how far to believe them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sparse_circuits.graph import Graph
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """A score for every edge of a graph, averaged over examples, in units of the metric.
+    """A score for everything in a graph, averaged over examples, in units of the metric.
 
     Attributes:
         graph: the graph.
-        values: float32 ``[n_sources, n_destinations]``, 0 where there is no edge.
+        values: float32, of the graph's shape, 0 where there is no edge.
         clean, corrupted: the metric per example, ``[examples]``, of the clean run and, under PATCH, of the corrupted run.
         signed: whether scores estimate a signed indirect effect, so that the most damaging come first under ``signed=True``.
         passes: forward and backward passes per example.
@@ -45,13 +45,13 @@ class Scores:
         """
         if self.corrupted is None or not self.signed:
             return None
-        return float(self.values[0].sum()) - float((self.corrupted - self.clean).mean())
+        of_input = self.graph.n_positions * (1 if self.graph.level == "edges" else self.graph.units_of_input)
+        return float(self.values[:of_input].sum()) - float((self.corrupted - self.clean).mean())
 
     def to_dict(self) -> dict[str, float]:
-        """Every edge's score by name, ``{"input->a0.h0<q>": -0.12, ...}``."""
-        u, v = self.graph.mask.nonzero(as_tuple=True)
-        values = self.values[u, v].tolist()
-        return {self.graph.edge_name(a, b): s for a, b, s in zip(u.tolist(), v.tolist(), values, strict=True)}
+        """Every score by name, ``{"input->a0.h0<q>": -0.12, ...}``, at other levels ``{"a0.h0": ...}``, ``{"m0.n17": ...}``."""
+        values = self.values[self.graph.mask].tolist()
+        return dict(zip(self.graph.names, values, strict=True))
 
     def top(self, n: int, *, signed: bool = False) -> Circuit:
         """The circuit of the ``n`` strongest edges, less what dangles.
@@ -106,9 +106,9 @@ class Scores:
 
     def _ranking(self, n: int, signed: bool) -> Tensor:
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise InputError(f"Number of edges {n!r}: expected a whole number of at least 0.")
-        if n > self.graph.n_edges:
-            raise InputError(f"{n} edges were asked for, but the graph has {self.graph.n_edges}.")
+            raise InputError(f"Number of {self.graph.thing}s {n!r}: expected a whole number of at least 0.")
+        if n > self.graph.size:
+            raise InputError(f"{n} {self.graph.thing}s were asked for, but the graph has {self.graph.size}.")
         if signed and not self.signed:
             method = self.provenance.get("method", "this method")
             raise InputError(f"The scores of {method} carry no sign, so signed=True cannot rank them; leave it out.")

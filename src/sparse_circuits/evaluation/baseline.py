@@ -82,7 +82,7 @@ def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Ci
     """A connected random circuit of ``n_edges`` edges, or as near as its connections allow (some sizes cannot be reached:
     no connected circuit of this graph need have exactly two edges, say).
     """
-    ranking = torch.rand(graph.n_sources, graph.n_destinations, generator=generator)
+    ranking = torch.rand(graph.shape, generator=generator)
     low, high = n_edges, graph.n_edges  # the smallest request whose pruned circuit is large enough
     while low < high:
         middle = (low + high) // 2

@@ -1,5 +1,5 @@
 """What could be in a circuit: nodes, edges and their names. Static, cheap, frozen; knows no weights."""
 
-from sparse_circuits.graph.components import Graph
+from sparse_circuits.graph.graph import LEVELS, Graph, Level
 
-__all__ = ["Graph"]
+__all__ = ["LEVELS", "Graph", "Level"]

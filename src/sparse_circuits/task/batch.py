@@ -19,6 +19,8 @@ class Batch:
         corrupted: corrupted prompts, like ``tokens``, or None.
         clean_logits: the unablated model's logits on the clean prompts, where the metric declares that it needs them:
             at all positions, or at the one position read if the metric reads only one.
+        groups: the number of the position group that every token is in, where positions are kept apart or grouped: int64
+            ``[examples, pos]``, -1 at padding.
     """
 
     index: Tensor
@@ -26,6 +28,7 @@ class Batch:
     lengths: Tensor
     corrupted: Tensor | None = None
     clean_logits: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def real(self) -> Tensor:

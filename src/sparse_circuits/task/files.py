@@ -11,6 +11,7 @@ from typing import Any
 
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.task.metrics import LogitDiff, ProbDiff
+from sparse_circuits.task.spans import checked
 from sparse_circuits.task.task import Encoder, Task
 
 _NAME = re.compile(r"\b[A-Z][\w'-]*")
@@ -45,8 +46,12 @@ def read_csv(path: Path, model: Any) -> Task:
 def read_jsonl(path: Path) -> Task:
     """A task in feature-circuits' fields: ``clean_prefix``, ``patch_prefix``, ``clean_answer``, ``patch_answer``.
 
+    A field ``spans``, in every row or in none, names token positions as :class:`Task` takes them: ``{"subject": [1, 3],
+    "last": -1}``.
+
     Raises:
-        FileFormatError: for an empty file, a line that is not JSON, or a missing field, naming the row.
+        FileFormatError: for an empty file, a line that is not JSON, or a missing field, naming the row. InputError: for
+            spans that cannot be used, naming it.
     """
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
@@ -61,7 +66,20 @@ def read_jsonl(path: Path) -> Task:
         rows.append(row)
     _require(path, rows, ("clean_prefix", "patch_prefix", "clean_answer", "patch_answer"))
     metric = LogitDiff([row["clean_answer"] for row in rows], [row["patch_answer"] for row in rows])
-    return Task([r["clean_prefix"] for r in rows], [r["patch_prefix"] for r in rows], metric=metric, name=path.stem)
+    return Task(
+        [row["clean_prefix"] for row in rows],
+        [row["patch_prefix"] for row in rows],
+        metric=metric,
+        name=path.stem,
+        spans=_spans(path, rows),
+    )
+
+
+def _spans(path: Path, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]] | None:
+    if all(row.get("spans") is None for row in rows):
+        return None
+    _require(path, rows, ("spans",))
+    return checked([row["spans"] for row in rows], len(rows), path.name)
 
 
 def _require(path: Path, rows: Sequence[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -21,7 +21,8 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
         seed: of a bundled task's generator.
 
     Returns:
-        A task checked against the model: equal lengths in each pair, answers of one token.
+        A task checked against the model: equal lengths in each pair, answers of one token. Bundled tasks name the spans
+        of tokens that matter ("subject", "last"), as a ``.jsonl`` may.
 
     Raises:
         InputError: for an unknown name, a missing file, too few words that are single tokens, or a bad row, naming it.
@@ -59,4 +60,4 @@ def _bundled(name: str, model: Any, n: int, seed: int) -> Task:
     bundled = BUNDLED[name]
     pairs = bundled.generate(Vocabulary(model.tokenizer), n, seed)
     metric = {"logit_diff": LogitDiff, "prob_diff": ProbDiff}[bundled.metric](pairs.correct, pairs.incorrect)
-    return Task(pairs.clean, pairs.corrupted, metric=metric, name=name)
+    return Task(pairs.clean, pairs.corrupted, metric=metric, name=name, spans=pairs.spans)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from sparse_circuits.errors import InputError
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.metrics import Metric, PositionMetric
+from sparse_circuits.task.positions import Positions, kept, spanned
+from sparse_circuits.task.spans import Span, checked, placed
 
 Prompt = str | Sequence[int]
 
@@ -32,12 +34,17 @@ class Task:
             ``f(logits, batch) -> [examples]``; higher is the behaviour.
         name: for titles and files.
         prepend_bos: whether strings get the tokenizer's BOS token in front; None follows the model.
+        spans: names for token positions, one mapping per example and the same names in each: ``{"subject": (1, 3), "last":
+            -1}``. A span is ``[start, stop)`` in the prompt's own tokens, or one position; a BOS token that the library
+            prepends is not counted, negative positions count back from the end, and a span may be empty. Names become part of
+            node names (``m3@subject``).
         index: the rows' numbers in the task that this one is a slice of; set by slicing.
 
     Rows may differ in length; they are right-padded and masked. ``task[:32]`` is a task too.
 
     Raises:
-        InputError: for no prompts, unequal numbers of clean and corrupted prompts, or a metric that cannot be called.
+        InputError: for no prompts, unequal numbers of clean and corrupted prompts, a metric that cannot be called, or spans
+            that do not fit the examples or cannot be named so.
     """
 
     clean: Sequence[Prompt]
@@ -45,6 +52,7 @@ class Task:
     metric: Metric = field(kw_only=True)
     name: str = field(default="custom", kw_only=True)
     prepend_bos: bool | None = field(default=None, kw_only=True)
+    spans: Sequence[Mapping[str, Span]] | None = field(default=None, kw_only=True)
     index: Sequence[int] | None = field(default=None, kw_only=True)
     _total: int | None = field(default=None, kw_only=True, repr=False)
 
@@ -65,12 +73,14 @@ class Task:
             )
         if not callable(self.metric):
             raise InputError(f"Task(metric={self.metric!r}): expected a metric such as LogitDiff(...), or a callable.")
+        if self.spans is not None:
+            object.__setattr__(self, "spans", checked(self.spans, len(self), f"Task {self.name!r}"))
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def __getitem__(self, rows: int | slice | Sequence[int]) -> Task:
-        """One or some of the examples, with the same metric; their ``index`` stays that of the original task."""
+        """One or some of the examples, with the same metric and their spans; their ``index`` stays that of the original task."""
         all_rows = range(len(self))
         rows = [rows] if isinstance(rows, int) else rows
         picked = all_rows[rows] if isinstance(rows, slice) else [all_rows[i] for i in rows]
@@ -81,16 +91,19 @@ class Task:
             self,
             clean=[self.clean[i] for i in picked],
             corrupted=None if self.corrupted is None else [self.corrupted[i] for i in picked],
+            spans=None if self.spans is None else [self.spans[i] for i in picked],
             index=[index[i] for i in picked],
             _total=self._total or len(self),
         )
 
     @property
     def hash(self) -> str:
-        """A short fingerprint of prompts and metric, for provenance."""
+        """A short fingerprint of prompts, metric and spans, for provenance."""
         metric = repr(self.metric) if isinstance(self.metric, PositionMetric) else _name(self.metric)
-        content = json.dumps([list(self.clean), list(self.corrupted or []), metric], default=str)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = [list(self.clean), list(self.corrupted or []), metric]
+        if self.spans is not None:  # a task without spans keeps the fingerprint it had before there were any
+            content.append(self.spans)
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
     def tokenized(self, model: Any, anatomy: Anatomy, *, corrupted: bool) -> Prompts:
         """The prompts as tokens of a model, checked.
@@ -100,8 +113,8 @@ class Task:
 
         Raises:
             InputError: naming the row: a pair of different lengths, an empty or overlong prompt, an id outside the
-                vocabulary, text without a tokenizer, an answer that is not one token; or if there are no corrupted
-                prompts though they are needed.
+                vocabulary, text without a tokenizer, an answer that is not one token, a span outside the prompt; or if
+                there are no corrupted prompts though they are needed.
         """
         if corrupted and self.corrupted is None:
             raise InputError(
@@ -126,7 +139,25 @@ class Task:
             )
             metric.rows(torch.tensor([len(ids) for ids in clean]))
         encode.warn_unknown(self.name)
-        return Prompts(list(self.index or range(len(self))), clean, pairs, metric, anatomy.device)
+        return Prompts(
+            index=list(self.index or range(len(self))),
+            clean=clean,
+            corrupted=pairs,
+            metric=metric,
+            device=anatomy.device,
+            spans=self._placed(clean, encode),
+            name=self.name,
+        )
+
+    def _placed(self, clean: list[list[int]], encode: Encoder) -> list[dict[str, tuple[int, int]]] | None:
+        """The spans in the tokens that run."""
+        if self.spans is None:
+            return None
+        before = [encode.n_prepended if isinstance(prompt, str) else 0 for prompt in self.clean]
+        return [
+            placed(spans, len(ids) - bos, bos, f"Task {self.name!r}, row {row}")
+            for row, (spans, ids, bos) in enumerate(zip(self.spans, clean, before, strict=True))
+        ]
 
     def _ids(self, row: int, side: str, prompt: Prompt, encode: Encoder, anatomy: Anatomy) -> list[int]:
         where = f"Task {self.name!r}, row {row} ({side})"
@@ -166,6 +197,11 @@ class Encoder:
                 raise InputError("Task(prepend_bos=True): the model's tokenizer has no BOS token.")
             self._bos = [bos] if wanted and bos is not None else []
 
+    @property
+    def n_prepended(self) -> int:
+        """Tokens put in front of a prompt: 1 if it gets a BOS token, else 0."""
+        return len(self._bos)
+
     def prompt(self, text: str) -> list[int]:
         ids = self._encode(text)
         if self.tokenizer.unk_token_id in ids:  # pyright: ignore[reportOptionalMemberAccess]
@@ -192,13 +228,18 @@ class Encoder:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """A task in a model's tokens. Batches hold prompts of similar length, so that little is padded."""
+    """A task in a model's tokens. Batches hold prompts of similar length, so that little is padded.
+
+    ``spans`` are the task's as ``[start, stop)`` in these tokens, a BOS token included.
+    """
 
     index: list[int]
     clean: list[list[int]]
     corrupted: list[list[int]] | None
     metric: Metric
     device: torch.device
+    spans: list[dict[str, tuple[int, int]]] | None = None
+    name: str = "custom"
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -207,19 +248,66 @@ class Prompts:
     def n_positions(self) -> set[int]:
         return {len(ids) for ids in self.clean}
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Batch]]:
-        """Each batch with the rows (in this task, not the original one) that it holds."""
-        order = sorted(range(len(self)), key=lambda row: len(self.clean[row]))
+    def positions(self, kind: Literal["keep", "spans"]) -> Positions:
+        """Groups of token positions.
+
+        Args:
+            kind: "keep" for one group per position, "0", "1" and so on, counted from the left with a BOS token included;
+                "spans" for one per named span, in the order of the first example's names, and then "other" for the tokens
+                in no span (a BOS token that the library prepends is always one), if there are any. A token in several
+                spans is in the one that is named first.
+
+        Raises:
+            InputError: for another kind, or a task without spans.
+        """
+        lengths, where = [len(ids) for ids in self.clean], f"Task {self.name!r}"
+        if kind == "keep":
+            return kept(tuple(map(str, range(max(lengths)))), lengths, self.device, where)
+        if kind != "spans":
+            raise InputError(f"positions={kind!r}: expected 'keep' or 'spans'.")
+        if self.spans is None:
+            raise InputError(
+                f"{where} has no named spans; pass Task(spans=...), or use a bundled task, which has them."
+            )
+        return spanned(None, self.spans, lengths, self.device, where)
+
+    def positions_named(self, names: tuple[str, ...]) -> Positions:
+        """The groups of these names, in this order: how a circuit's groups are found again in another task.
+
+        Args:
+            names: as :class:`Positions` has them: "0", "1" and so on are positions counted from the left, and there may be
+                more of them than a prompt has tokens; others are spans, and "other" is the tokens in none of these.
+
+        Raises:
+            InputError: naming the row: a prompt longer than there are positions, a span that the task lacks, or a token in
+                no span where there is no "other".
+        """
+        lengths, where = [len(ids) for ids in self.clean], f"Task {self.name!r}"
+        if names and all(name.isdecimal() for name in names):
+            return kept(tuple(names), lengths, self.device, where)
+        return spanned(tuple(names), self.spans, lengths, self.device, where)
+
+    def batches(self, size: int, positions: Positions | None = None) -> Iterator[tuple[Tensor, Batch]]:
+        """Each batch with the rows (in this task, not the original one) that it holds, the longest prompts first.
+
+        Args:
+            positions: this task's; each batch then says which group every token is in.
+        """
+        # Where memory is too small, this shows at the first batch instead of after most of the work.
+        order = sorted(range(len(self)), key=lambda row: -len(self.clean[row]))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             lengths = torch.tensor([len(self.clean[row]) for row in rows], device=self.device)
+            at = torch.tensor(rows)
+            tokens = self._pad(self.clean, rows)
             yield (
-                torch.tensor(rows),
+                at,
                 Batch(
                     index=torch.tensor([self.index[row] for row in rows], device=self.device),
-                    tokens=self._pad(self.clean, rows),
+                    tokens=tokens,
                     lengths=lengths,
                     corrupted=None if self.corrupted is None else self._pad(self.corrupted, rows),
+                    groups=None if positions is None else positions.of(at, tokens.shape[1]),
                 ),
             )
 
