@@ -21,7 +21,12 @@ HAS_HOOKED = importlib.util.find_spec("transformer_lens.HookedTransformer") is n
 
 torch.set_num_threads(1)
 
-BRIDGES = ("gpt2", "gpt2-scaled", "neox", "neox-sequential", "llama", "mistral-window", "qwen2", "qwen3")
+# Families that norm what attention and MLP write, before it joins the stream.
+POST_NORM = ("gemma2", "gemma3", "olmo2")
+BRIDGES = (
+    "gpt2", "gpt2-scaled", "gptj", "neox", "neox-sequential", "llama", "llama-long", "mistral-window", "qwen2", "qwen3", "gemma",
+    "olmo", "olmo-clip", "phi", "phi3-window", *POST_NORM,
+)  # fmt: skip
 HOOKED = (
     "hooked-gpt2",
     "hooked-rotary-parallel-gqa",
@@ -36,15 +41,20 @@ VOCAB = 61
 
 
 def hf_config(name: str):
-    from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+    import transformers
 
     if name.startswith("gpt2"):
-        return GPT2Config(
+        return transformers.GPT2Config(
             vocab_size=VOCAB, n_embd=24, n_layer=3, n_head=3, n_positions=32, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
             initializer_range=0.25, scale_attn_by_inverse_layer_idx=name == "gpt2-scaled", bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
+    if name == "gptj":
+        return transformers.GPTJConfig(
+            vocab_size=VOCAB, n_embd=24, n_layer=2, n_head=3, n_inner=40, n_positions=32, rotary_dim=4, initializer_range=0.25,
+            bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
     if name.startswith("neox"):
-        return GPTNeoXConfig(
+        return transformers.GPTNeoXConfig(
             vocab_size=VOCAB, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
             max_position_embeddings=32, rotary_pct=0.5, initializer_range=0.25, use_parallel_residual=name == "neox",
             hidden_dropout=0.0, attention_dropout=0.0, bos_token_id=0, eos_token_id=0,
@@ -52,14 +62,48 @@ def hf_config(name: str):
     common = {
         "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 32, "initializer_range": 0.25, "bos_token_id": 0, "eos_token_id": 0,
+        "pad_token_id": None,
     }  # fmt: skip
-    if name == "llama":
-        return LlamaConfig(**common)
-    if name == "mistral-window":
-        return MistralConfig(**common, sliding_window=4)
-    if name == "qwen2":
-        return Qwen2Config(**common)
-    return Qwen3Config(**common, head_dim=8)
+    local_global = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+    long_rope = {
+        "rope_type": "llama3", "rope_theta": 100.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8,
+    }  # fmt: skip
+    make, options = {
+        "llama": (transformers.LlamaConfig, {}),
+        "llama-long": (
+            transformers.LlamaConfig,
+            {"head_dim": 10, "rope_parameters": long_rope, "attention_bias": True, "mlp_bias": True},
+        ),
+        "mistral-window": (transformers.MistralConfig, {"sliding_window": 4}),
+        "qwen2": (transformers.Qwen2Config, {"use_sliding_window": True, **local_global}),
+        "qwen3": (transformers.Qwen3Config, {"head_dim": 8}),
+        "gemma": (transformers.GemmaConfig, {"head_dim": 10, "num_key_value_heads": 1}),
+        "gemma2": (
+            transformers.Gemma2Config,
+            {
+                "head_dim": 8, "query_pre_attn_scalar": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+                **local_global,
+            },
+        ),
+        "gemma3": (
+            transformers.Gemma3TextConfig,
+            {
+                "head_dim": 8, "query_pre_attn_scalar": 5, "num_hidden_layers": 3, "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                },
+            },
+        ),
+        "olmo": (transformers.OlmoConfig, {"num_key_value_heads": 4}),
+        "olmo-clip": (transformers.OlmoConfig, {"clip_qkv": 0.5}),
+        "olmo2": (transformers.Olmo2Config, {}),
+        "phi": (transformers.PhiConfig, {"num_attention_heads": 3, "num_key_value_heads": 3, "partial_rotary_factor": 0.5}),
+        "phi3-window": (transformers.Phi3Config, {"sliding_window": 4}),
+    }[name]  # fmt: skip
+    return make(**(common | options))
 
 
 def hooked_config(name: str):
@@ -108,7 +152,8 @@ def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):
         hf = AutoModelForCausalLM.from_config(hf_config(name))
         for parameter_name, parameter in hf.named_parameters():  # norms and biases that a fresh model leaves at 1 and 0
             if parameter.dim() == 1:
-                torch.nn.init.normal_(parameter, mean=1.0 if "weight" in parameter_name else 0.0, std=0.2)
+                one = "weight" in parameter_name and not name.startswith("gemma")  # Gemma's factor is 1 + weight
+                torch.nn.init.normal_(parameter, mean=1.0 if one else 0.0, std=0.2)
         hf.save_pretrained(folder)
     return sc.load_model(folder, dtype=dtype, device="cpu")
 

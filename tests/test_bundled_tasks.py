@@ -9,6 +9,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+import sparse_circuits as sc
+from sparse_circuits.model import anatomy_of
 from sparse_circuits.task import bundled
 from sparse_circuits.task.bundled import BUNDLED, Pairs, TooFewWords, Vocabulary, agreement, words
 from sparse_circuits.task.bundled.base import Example, collect
@@ -127,6 +129,74 @@ def test_spans_name_the_right_words(toy: Vocabulary) -> None:
     women = words.FEMALE_NAMES
     assert all((a in women) != (b in women) for a, b, _ in words_at("gendered-pronouns", "name"))
     assert all(a == clean.split()[-1] for a, _, clean in words_at("induction", "context"))
+
+
+# What a loaded task's groups hold, in the words that the model reads.
+GROUPS = {
+    "ioi": ("subject", "indirect_object", "second_subject", "last", "other"),
+    "greater-than": ("noun", "century", "year", "last_century", "last", "other"),
+    "sva-simple": ("subject", "last", "other"),
+    "sva-pp": ("subject", "attractor", "last", "other"),
+    "sva-within-rc": ("subject", "attractor", "last", "other"),
+    "sva-across-rc": ("subject", "attractor", "last", "other"),
+    "gendered-pronouns": ("name", "last", "other"),
+    "induction": ("context", "source", "last", "other"),
+}
+
+
+@pytest.fixture(scope="module")
+def toy_model():
+    return sc.load_model("toy", device="cpu")
+
+
+def grouped(name: str, model, n: int = 30) -> list[dict[str, list[str]]]:
+    """Every example's words by group, as batches hold them."""
+    prompts = sc.load_task(name, model, n=n, seed=5).tokenized(model, anatomy_of(model), corrupted=True)
+    positions = prompts.positions("spans")
+    assert positions.names == GROUPS[name]
+    found: list[dict[str, list[str]]] = [{} for _ in range(n)]
+    for rows, batch in prompts.batches(7, positions):
+        assert batch.tokens[:, 0].eq(model.tokenizer.bos_token_id).all()
+        assert batch.groups[:, 0].eq(len(GROUPS[name]) - 1).all()
+        for row, tokens, groups in zip(rows.tolist(), batch.tokens, batch.groups, strict=True):
+            for i, group in enumerate(GROUPS[name]):
+                found[row][group] = [model.tokenizer.decode([t]).strip() for t in tokens[groups == i].tolist()]
+    return found
+
+
+def test_groups_of_a_loaded_task_hold_the_right_words(toy_model) -> None:
+    task = sc.load_task("ioi", toy_model, n=30, seed=5)
+    for words_of, clean, right, wrong in zip(
+        grouped("ioi", toy_model), task.clean, task.metric.correct, task.metric.incorrect, strict=True
+    ):
+        (indirect,), (subject,) = (tuple(map(str.strip, answer)) for answer in (right, wrong))
+        assert words_of["subject"] == words_of["second_subject"] == [subject]
+        assert words_of["indirect_object"] == [indirect]
+        assert words_of["last"] == [language.split(clean)[-1]]
+        # everything else, with BOS in front
+        left = [word for word in language.split(clean)[:-1] if word not in (subject, indirect)]
+        assert words_of["other"][1:] == left
+    for words_of in grouped("greater-than", toy_model):
+        assert words_of["year"][0] in words.YEARS
+        assert words_of["century"] == words_of["last_century"]
+        assert words_of["last"] == []  # the last century is the last token, and named first
+    for words_of in grouped("sva-simple", toy_model):
+        assert words_of["subject"][0] in {form for pair in words.SUBJECTS for form in pair}
+        assert words_of["last"] == []
+
+
+def test_every_loaded_task_has_its_spans(name: str, toy_model) -> None:
+    task = sc.load_task(name, toy_model, n=30, seed=5)
+    assert tuple(task.spans[0]) == GROUPS[name][:-1]
+    for words_of, clean in zip(grouped(name, toy_model), task.clean, strict=True):
+        assert sorted(word for group in words_of.values() for word in group) == sorted(
+            ["<bos>", *language.split(clean)]
+        )
+    prompts = task[3:5].tokenized(toy_model, anatomy_of(toy_model), corrupted=True)
+    assert task[3:5].spans == task.spans[3:5]
+    assert prompts.spans == [
+        {span: (start + 1, stop + 1) for span, (start, stop) in one.items()} for one in task.spans[3:5]
+    ]
 
 
 def test_seed_fixes_the_prompts(name: str, toy: Vocabulary) -> None:

@@ -82,7 +82,7 @@ def test_memory_chunks_do_not_matter(zoo, ablation: str, monkeypatch: pytest.Mon
     circuit = random_circuit(graph, graph.n_edges // 3, torch.Generator().manual_seed(0))
     how = getattr(sc.Ablation, ablation)
     whole = sc.evaluate(model, circuit, task, ablation=how).per_example
-    monkeypatch.setattr("sparse_circuits.evaluation.run._BUFFER_ELEMENTS", 1)
+    monkeypatch.setattr("sparse_circuits.circuit.run._BUFFER_ELEMENTS", 1)
     torch.testing.assert_close(whole, sc.evaluate(model, circuit, task, ablation=how).per_example, atol=1e-5, rtol=1e-4)
 
 

@@ -246,6 +246,23 @@ def test_jsonl(reader, tmp_path) -> None:
     ]
 
 
+def test_jsonl_with_spans(reader, tmp_path) -> None:
+    row = {"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has", "patch_answer": " have"}
+    rows = [{**row, "spans": {"start": [0, 1], "last": -1}}, {**row, "spans": {"last": [1, 2], "start": [0, 0]}}]
+    task = sc.load_task(write(tmp_path / "sva.jsonl", "\n".join(map(json.dumps, rows))), reader)
+    prompts = task.tokenized(reader, anatomy_of(reader), corrupted=True)
+    assert prompts.spans == [{"start": (1, 2), "last": (2, 3)}, {"start": (1, 1), "last": (2, 3)}]
+    # the same row without the field, or with an empty one, is a task without spans
+    for plain in (row, {**row, "spans": None}):
+        assert sc.load_task(write(tmp_path / "plain.jsonl", json.dumps(plain)), reader).spans is None
+
+
+SPANS_ROW = (
+    '{"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has", "patch_answer": " have", '
+    '"spans": {"subject": %s}}\n'
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -267,6 +284,14 @@ def test_jsonl(reader, tmp_path) -> None:
         ("e.jsonl", "", "holds no rows"),
         ("b.jsonl", '{"clean_prefix": \n', "row 0: not a line of JSON"),
         ("f.jsonl", '{"clean_prefix": "The"}\n', "row 0: no 'patch_prefix'"),
+        ("s.jsonl", SPANS_ROW % "[1, 2]" + SPANS_ROW.replace("spans", "span") % "0", "row 1: no 'spans'"),
+        (
+            "s.jsonl",
+            SPANS_ROW % "[1, 2]" + SPANS_ROW % '"1"',
+            r"s.jsonl, row 1: span 'subject': expected whole numbers",
+        ),
+        ("s.jsonl", SPANS_ROW % "[1, 2]" + SPANS_ROW % "[1, 3]", "row 1: span 'subject' at \\(1, 3\\) lies outside"),
+        ("s.jsonl", SPANS_ROW.replace("subject", "my noun") % "1", "s.jsonl, row 0: 'my noun' cannot name a span"),
         (
             "t.jsonl",
             '{"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " has a", "patch_answer": " have"}\n',
@@ -316,3 +341,220 @@ def test_published_files_read_as_they_are(reader, tmp_path) -> None:
         assert prompt.count(str(wrong).strip()) >= 2
     years = read_csv(data / "greater_than.csv", reader)
     assert all(len(c) + len(i) == 100 for c, i in zip(years.metric.correct, years.metric.incorrect, strict=True))
+
+
+# --- spans and position groups ---
+
+PROMPTS = [[5, 6, 7, 8], [5, 6], [5, 6, 7]]
+SPANS = [{"noun": (1, 3), "last": -1}, {"noun": (0, 0), "last": (1, 2)}, {"noun": (-2, -1), "last": 2}]
+
+
+def spanned(spans: object = SPANS, prompts: object = PROMPTS, **more: object) -> sc.Task:
+    answers = [[1] * len(prompts), [2] * len(prompts)]
+    return sc.Task(prompts, prompts, metric=sc.LogitDiff(*answers), spans=spans, name="mine", **more)
+
+
+def prompts_of(model, task: sc.Task):
+    return task.tokenized(model, anatomy_of(model), corrupted=False)
+
+
+def test_spans_are_placed_in_the_tokens_that_run(zoo, reader) -> None:
+    assert prompts_of(zoo("gpt2"), spanned()).spans == [
+        {"noun": (1, 3), "last": (3, 4)},
+        {"noun": (0, 0), "last": (1, 2)},
+        {"noun": (1, 2), "last": (2, 3)},
+    ]
+    answers = sc.LogitDiff([" has"] * 2, [" have"] * 2)
+    # text gets a BOS token in front, ids do not
+    mixed = sc.Task(
+        ["The uncle", [7, 8, 9]], metric=answers, spans=[{"noun": 1, "all": (0, 2)}, {"noun": 1, "all": (0, 3)}]
+    )
+    assert prompts_of(reader, mixed).spans == [{"noun": (2, 3), "all": (1, 3)}, {"noun": (1, 2), "all": (0, 3)}]
+    bare = replace(mixed, prepend_bos=False)
+    assert prompts_of(reader, bare).spans == [{"noun": (1, 2), "all": (0, 2)}, {"noun": (1, 2), "all": (0, 3)}]
+    assert mixed.spans == ({"noun": 1, "all": (0, 2)}, {"noun": 1, "all": (0, 3)})
+
+
+def test_spans_may_be_arrays_and_are_not_changed(zoo) -> None:
+    given = [
+        {"noun": torch.tensor([1, 3]), "last": torch.tensor(-1)},
+        {"last": [1, 2], "noun": torch.tensor([0, 0]).numpy()},
+    ]
+    task = spanned(given, PROMPTS[:2])
+    assert task.spans == ({"noun": (1, 3), "last": -1}, {"noun": (0, 0), "last": (1, 2)})
+    assert [list(names) for names in task.spans] == [["noun", "last"]] * 2
+    assert list(given[1]) == ["last", "noun"]
+
+
+def test_slices_keep_spans(zoo) -> None:
+    task = spanned()
+    assert task[1:].spans == task.spans[1:]
+    assert task[[2, 0]].spans == (task.spans[2], task.spans[0])
+    assert task[-1].spans == (task.spans[2],)
+    assert prompts_of(zoo("gpt2"), task[[2, 0]]).positions("spans").groups.tolist() == [[2, 0, 1, -1], [2, 0, 0, 1]]
+
+
+def test_spans_enter_the_hash_only_if_there_are_any() -> None:
+    assert sc.Task([[1, 2]], [[1, 3]], metric=sc.LogitDiff([1], [2])).hash == "b9a46b2472e5fdcb"
+    assert sc.Task(["a"], metric=sc.NegativeKL()).hash == "7cf23ce1ca49d653"
+    hashes = {spanned(None).hash, spanned().hash, spanned([{"noun": (0, 1)}] * 3).hash}
+    assert len(hashes) == 3
+    assert spanned([{"noun": [0, 1]}] * 3).hash == spanned([{"noun": (0, 1)}] * 3).hash
+    assert spanned()[:3].hash == spanned().hash
+
+
+SPAN_ERRORS = {
+    "one mapping for all": ({"last": -1}, "Task 'mine': expected spans as a list of one mapping per example.*got dict"),
+    "too few": (SPANS[:2], "Task 'mine': 2 mappings of spans for 3 examples"),
+    "not a mapping": ([SPANS[0], SPANS[1], [(0, 1)]], "row 2: expected a mapping of span names .* got list"),
+    "an empty mapping": ([{}] * 3, "row 0: expected a mapping of span names .* got an empty one"),
+    "names that differ": (
+        [{"a": 0}, {"a": 0, "b": 1}, {"a": 0}],
+        "Task 'mine', row 1: spans 'a', 'b', but row 0 has 'a'; expected the same names in every example",
+    ),
+    "a stop that is missing": ([{"a": (1,)}] * 3, r"row 0: span 'a': expected whole numbers .* got \(1,\)"),
+    "not numbers": ([{"a": 0}, {"a": ("0", "1")}, {"a": 0}], "row 1: span 'a': expected whole numbers"),
+    "not whole numbers": ([{"a": (0, 1.0)}] * 3, "row 0: span 'a': expected whole numbers"),
+    "nothing": ([{"a": 0}, {"a": 0}, {"a": None}], "row 2: span 'a': expected whole numbers .* got None"),
+    "truth": ([{"a": True}] * 3, "row 0: span 'a': expected whole numbers .* got True"),
+    "name with @": ([{"a@b": 0}] * 3, "row 0: 'a@b' cannot name a span; names become part of node names such as m3@subject"),
+    "name with an arrow": ([{"a->b": 0}] * 3, "'a->b' cannot name a span"),
+    "name with a bracket": ([{"a<q>": 0}] * 3, "'a<q>' cannot name a span"),
+    "name with a space": ([{"my noun": 0}] * 3, "'my noun' cannot name a span"),
+    "name that is empty": ([{"": 0}] * 3, "'' cannot name a span"),
+    "name that is no text": ([{1: 0}] * 3, "1 cannot name a span"),
+    "name that is a number": ([{"7": 0}] * 3, "'7' cannot name a span: numbers name single positions"),
+    "name of the rest": ([{"other": 0}] * 3, "'other' cannot name a span: it stands for the tokens that lie in no span"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spans", "message"), SPAN_ERRORS.values(), ids=SPAN_ERRORS.keys())
+def test_bad_spans(spans: object, message: str) -> None:
+    with pytest.raises(sc.InputError, match=message) as caught:
+        spanned(spans)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        (3, "Task 'mine', row 2: span 'b' at 3 lies outside a prompt of 3 tokens"),
+        (-4, "span 'b' at -4 lies outside a prompt of 3 tokens"),
+        (
+            (1, 4),
+            r"span 'b' at \(1, 4\) lies outside a prompt of 3 tokens .a BOS token that the library prepends is not",
+        ),
+        ((-4, 1), r"span 'b' at \(-4, 1\) lies outside"),
+        ((4, 4), r"span 'b' at \(4, 4\) lies outside"),
+        ((2, 1), r"span 'b' at \(2, 1\) starts at token 2 and stops before token 1"),
+        ((-1, 0), r"span 'b' at \(-1, 0\) starts at token 2 and stops before token 0"),
+    ],
+)
+def test_spans_outside_the_prompt(zoo, span: object, message: str) -> None:
+    model = zoo("gpt2")
+    task = spanned([{"a": 0, "b": 0}, {"a": 0, "b": 0}, {"a": 0, "b": span}])
+    for call in (lambda: prompts_of(model, task), lambda: sc.attribute(model, sc.Graph.of(model), task, sc.EAP())):
+        with pytest.raises(sc.InputError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bos_token_is_in_no_span(reader) -> None:
+    answers = sc.LogitDiff([" has"], [" have"])
+    with pytest.raises(sc.InputError, match="span 'noun' at 2 lies outside a prompt of 2 tokens"):
+        prompts_of(reader, sc.Task(["The uncle"], metric=answers, spans=[{"noun": 2}]))
+    first = prompts_of(reader, sc.Task(["The uncle"], metric=answers, spans=[{"all": (0, 2)}]))
+    assert first.positions("spans").names == ("all", "other")
+    assert first.positions("spans").groups.tolist() == [[1, 0, 0]]
+    assert first.positions("keep").names == ("0", "1", "2")
+    assert first.positions("keep").groups.tolist() == [[0, 1, 2]]
+
+
+def test_groups_by_hand(zoo) -> None:
+    prompts = prompts_of(zoo("gpt2"), spanned())
+    keep, spans = prompts.positions("keep"), prompts.positions("spans")
+    assert (keep.names, len(keep)) == (("0", "1", "2", "3"), 4)
+    assert keep.groups.tolist() == [[0, 1, 2, 3], [0, 1, -1, -1], [0, 1, 2, -1]]
+    assert (spans.names, len(spans)) == (("noun", "last", "other"), 3)
+    assert spans.groups.tolist() == [[2, 0, 0, 1], [2, 1, -1, -1], [2, 0, 1, -1]]
+    rows = torch.tensor([2, 1])
+    assert spans.of(rows, 3).tolist() == [[2, 0, 1], [2, 1, -1]]
+    assert spans.of(rows, 5).tolist() == [[2, 0, 1, -1, -1], [2, 1, -1, -1, -1]]
+    assert keep.of(rows, 3).dtype == spans.of(rows, 3).dtype == torch.int64
+
+
+def test_a_token_in_several_spans_is_in_the_first_named(zoo) -> None:
+    both = [{"noun": (0, 2), "last": -1}] * 2
+    first = prompts_of(zoo("gpt2"), spanned(both, [[5, 6], [5, 6]])).positions("spans")
+    assert first.names == ("noun", "last")  # nothing is left for "other"
+    assert first.groups.tolist() == [[0, 0], [0, 0]]
+    # the order is the first example's, whatever that of the others
+    turned = [{"last": -1, "noun": (0, 2)}, {"noun": (0, 2), "last": -1}]
+    second = prompts_of(zoo("gpt2"), spanned(turned, [[5, 6], [5, 6]])).positions("spans")
+    assert second.names == ("last", "noun")
+    assert second.groups.tolist() == [[1, 0], [1, 0]]
+
+
+def test_batches_run_from_the_longest_and_carry_groups(zoo) -> None:
+    prompts = prompts_of(zoo("gpt2"), spanned()[[1, 2, 0]])
+    batches = list(prompts.batches(2, prompts.positions("spans")))
+    assert [rows.tolist() for rows, _ in batches] == [[2, 1], [0]]
+    assert [batch.lengths.tolist() for _, batch in batches] == [[4, 3], [2]]
+    assert [batch.index.tolist() for _, batch in batches] == [[0, 2], [1]]
+    assert [batch.groups.tolist() for _, batch in batches] == [[[2, 0, 0, 1], [2, 0, 1, -1]], [[2, 1]]]
+    for _, batch in batches:
+        assert torch.equal(batch.groups >= 0, batch.real)
+    assert all(batch.groups is None for _, batch in prompts.batches(2))
+
+
+def test_groups_of_another_task_by_name(zoo) -> None:
+    prompts = prompts_of(zoo("gpt2"), spanned())
+    for kind in ("keep", "spans"):
+        found = prompts.positions(kind)
+        again = prompts.positions_named(found.names)
+        assert again.names == found.names
+        assert torch.equal(again.groups, found.groups)
+    more = prompts.positions_named(("0", "1", "2", "3", "4", "5"))  # a circuit found on longer prompts
+    assert more.names == ("0", "1", "2", "3", "4", "5")
+    assert torch.equal(more.groups, prompts.positions("keep").groups)
+    # spans that the circuit does not know are in "other"; its order of names decides
+    assert prompts.positions_named(("last", "other")).groups.tolist() == [[1, 1, 1, 0], [1, 0, -1, -1], [1, 1, 0, -1]]
+    assert prompts.positions_named(("other", "last")).groups.tolist() == [[0, 0, 0, 1], [0, 1, -1, -1], [0, 0, 1, -1]]
+    whole = prompts_of(zoo("gpt2"), spanned([{"a": (0, 4), "b": -1}, {"a": (0, 2), "b": -1}, {"a": (0, 3), "b": -1}]))
+    assert whole.positions_named(("a",)).groups.tolist() == [[0, 0, 0, 0], [0, 0, -1, -1], [0, 0, 0, -1]]
+    assert whole.positions_named(("b", "a")).groups.tolist() == [[1, 1, 1, 0], [1, 0, -1, -1], [1, 1, 0, -1]]
+    assert whole.positions_named(("a", "other")).names == ("a", "other")
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda p, none: none.positions("spans"),
+            r"Task 'mine' has no named spans; pass Task\(spans=...\), or use a bundled",
+        ),
+        (lambda p, none: p.positions("sum"), "positions='sum': expected 'keep' or 'spans'"),
+        (
+            lambda p, none: p.positions_named(("0", "1", "2")),
+            "row 0: 4 tokens, but the positions kept apart are '0' to '2', which is for prompts of at most 3 tokens",
+        ),
+        (lambda p, none: p.positions_named(("0", "2")), "expected positions '0', '1', ... in order .* got '0', '2'"),
+        (
+            lambda p, none: p.positions_named(("noun", "verb", "other")),
+            r"Task 'mine': no span 'verb'; it has 'noun', 'last'. Pass Task\(spans=...\)",
+        ),
+        (lambda p, none: none.positions_named(("noun", "other")), "no span 'noun'; it has none"),
+        (
+            lambda p, none: p.positions_named(("last", "noun")),
+            "row 0: the token at position 0 lies in none of the spans 'last', 'noun', and .* no 'other'",
+        ),
+        (lambda p, none: p.positions_named(("last", "last", "other")), "each once, got 'last', 'last', 'other'"),
+        (lambda p, none: p.positions_named(()), "each once, got none"),
+    ],
+)
+def test_groups_that_cannot_be(zoo, ask, message: str) -> None:
+    prompts = prompts_of(zoo("gpt2"), spanned())
+    with pytest.raises(sc.InputError, match=message) as caught:
+        ask(prompts, replace(prompts, spans=None))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400

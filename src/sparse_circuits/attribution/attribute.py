@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from sparse_circuits.attribution.ablation import Ablation, prepare
+from sparse_circuits.attribution.batch_size import check_batch_size, with_batch_size
 from sparse_circuits.attribution.eap import EAP
-from sparse_circuits.attribution.method import Method, Problem
+from sparse_circuits.attribution.method import Method, Problem, Raw
 from sparse_circuits.circuit import Scores
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
@@ -24,12 +25,14 @@ def attribute(
     method: Method | None = None,
     *,
     ablation: Ablation = Ablation.PATCH,
-    batch_size: int = 32,
+    positions: Literal["sum", "keep", "spans"] = "sum",
+    per_example: bool = False,
+    batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> Scores:
-    """Score every edge of a graph: an estimate of its indirect effect m(clean, do(edge = ablated)) - m(clean).
+    """Score everything in a graph: an estimate of its indirect effect m(clean, do(edge = ablated)) - m(clean).
 
-    An edge that carries the behaviour scores negative. Scores are averages over examples, in units of the metric, and
+    What carries the behaviour scores negative. Scores are averages over examples, in units of the metric, and
     do not depend on ``batch_size``.
 
     Args:
@@ -38,7 +41,10 @@ def attribute(
         task: prompts and metric.
         method: :class:`EAP` (default), :class:`EAPIG`, :class:`CleanCorrupted`, :class:`Exact`...
         ablation: what an ablated source is replaced by.
-        batch_size: examples at a time.
+        positions: "sum" over positions; "keep" them apart, counted from the left; or group them by the task's named
+            "spans". The result's graph then has these positions; see :class:`Graph` for what an edge between them means.
+        per_example: keep the scores of every example, which :meth:`Scores.stability` needs.
+        batch_size: examples at a time; "auto" for as many as fit, and fewer where memory runs out.
         progress: show a progress bar.
 
     Raises:
@@ -53,23 +59,43 @@ def attribute(
         raise InputError(
             f"attribute(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
         )
+    if positions not in ("sum", "keep", "spans"):
+        raise InputError(f"attribute(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
     check_batch_size(batch_size)
     anatomy = anatomy_of(model)
     if not isinstance(graph, Graph):
         raise InputError(f"attribute(graph={graph!r}): expected a Graph; make one with Graph.of(model).")
     graph.check(anatomy)
+    if graph.positions:
+        raise InputError("attribute(graph=...): expected a graph without positions; pass attribute(positions=...).")
+    if graph.level not in method.levels:
+        raise InputError(
+            f"{type(method).__name__} scores {' and '.join(method.levels)}, not {graph.level}; pass Graph.of(model, "
+            f"level={method.levels[0]!r}), or another method."
+        )
     if method.only_clean_gradient and getattr(task.metric, "flat_at_clean", False):
         raise InputError(
             f"{type(method).__name__} takes its only gradient at the clean run, where {type(task.metric).__name__} has gradient "
             "zero: every score would be 0. Use EAPIG, CleanCorrupted or Exact, or another metric."
         )
+    if positions != "sum" and not method.tells_positions:
+        raise InputError(f"{type(method).__name__} does not tell positions apart; leave positions={positions!r} out.")
+    if not method.needs_ablation:
+        ablation = Ablation.ZERO
     prompts = task.tokenized(model, anatomy, corrupted=method.needs_corrupted or ablation.kind == "patch")
-    ablated = prepare(ablation, model, anatomy, task, prompts, batch_size)
+    kept = None if positions == "sum" else prompts.positions(positions)
+    if kept is not None:
+        causal = positions == "keep" and all(block.attention.causal for block in anatomy.blocks)
+        graph = graph.at(kept.names, causal)
 
     def track(items: Iterator[Any], total: int) -> Iterator[Any]:
         return tracker(items, total, f"{type(method).__name__} on {task.name}", progress)
 
-    raw = method.run(Problem(anatomy, graph, prompts, ablated, batch_size, track))
+    def attempt(size: int) -> Raw:
+        ablated = prepare(ablation, model, anatomy, task, prompts, size, units=graph.level == "neurons")
+        return method.run(Problem(anatomy, graph, prompts, ablated, size, track, kept, per_example))
+
+    raw = with_batch_size(attempt, batch_size, anatomy, prompts)
     return Scores(
         graph=graph,
         values=raw.total / len(prompts),
@@ -77,18 +103,17 @@ def attribute(
         corrupted=raw.corrupted,
         signed=method.signed,
         passes=(raw.forwards, raw.backwards),
+        per_example=raw.per_example,
+        chosen=raw.selected,
         provenance=provenance(
             model,
             task,
             method=str(method),
-            ablation=str(ablation),
+            ablation=str(ablation) if method.needs_ablation else None,
+            level=graph.level,
+            positions=positions,
             signed=method.signed,
             n_examples=len(prompts),
             d_model=anatomy.d_model,
         ),
     )
-
-
-def check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1.")

@@ -1,175 +1,203 @@
-"""Patching every edge on its own: what the other methods estimate."""
+"""Patching every edge, node or unit on its own: what the other methods estimate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sparse_circuits.attribution.method import Method, Problem, Raw
+from sparse_circuits.attribution.changes import Changes
+from sparse_circuits.attribution.method import Method, Problem, Raw, Tally
+from sparse_circuits.attribution.restart import Restart
 from sparse_circuits.graph import Graph
-from sparse_circuits.model.anatomy import Block
-from sparse_circuits.model.forward import LayerTrace, Run, Sources, run, run_layer
-from sparse_circuits.task.batch import Batch
-from sparse_circuits.task.measure import measure, with_clean_logits
+from sparse_circuits.task.measure import measure
+
+_CHUNK_ELEMENTS = 1 << 20  # of the widest activation at a time: more falls out of a processor's cache
 
 
 @dataclass(frozen=True)
 class Exact(Method):
-    """The indirect effect of each edge: m(clean, v reads c_u' instead of c_u) - m(clean), averaged over examples.
+    """The indirect effect of every edge, node or unit: m(clean, do(it = its ablated value)) - m(clean).
 
-    Written to be read: for each destination v, the clean run is restarted at v's layer, once per source u, with the
-    stream that v reads changed by c_u' - c_u and everything after it recomputed. ``edges_per_pass`` sources of one
-    destination share a pass along the batch.
+    For an edge u -> v, v reads c_u' instead of c_u and everything after v is computed again; nothing else reads the
+    ablated value. For a node or a unit, everything after it reads the ablated value. Effects are averaged over examples, in
+    units of the metric, and negative where the behaviour suffers. Where positions are told apart, only the tokens at
+    the source's position are changed; and of a key or value, only what the queries at the destination's position
+    collect.
 
-    Cost: one (partial) forward pass per edge. Conmy et al. 2023 (arXiv:2304.14997) for path patching of single edges.
+    Cost: a forward pass per edge, node or unit, from the layer where it acts, only over the tokens that it can reach and that
+    the metric can see: not before the first token that differs from the corrupted prompt, and in the last layer only the
+    token that the metric reads. ``Scores.passes`` counts each as the share of the layers that run again.
+
+    Conmy et al. 2023 (arXiv:2304.14997) and Goldowsky-Dill et al. 2023 (arXiv:2304.05969) patch single edges so.
     """
-
-    edges_per_pass: int = 32
 
     @torch.no_grad()
     def run(self, problem: Problem) -> Raw:
-        anatomy, graph, metric = problem.anatomy, problem.graph, problem.prompts.metric
-        total = torch.zeros(graph.n_sources, graph.n_destinations)
-        clean_values = torch.empty(len(problem.prompts))
-        corrupted_values = torch.full((len(problem.prompts),), torch.nan)
+        tally, graph = Tally(problem), problem.graph
+        steps = range(-1, graph.n_layers)
 
-        def work() -> Iterator[tuple[_Clean, int]]:
-            for rows, batch in problem.prompts.batches(problem.batch_size):
-                clean = _Clean.of(problem, batch)
-                clean_values[rows] = clean.value.cpu()
-                if clean.corrupted_value is not None:
-                    corrupted_values[rows] = clean.corrupted_value.cpu()
-                yield from ((clean, destination) for destination in range(graph.n_destinations))
+        def work() -> Iterator[tuple[_Effects, int]]:
+            for rows, batch in problem.batches():
+                restart = Restart(problem.anatomy, problem.prompts.metric, batch, problem.ablated.units)
+                ablated, corrupted = problem.ablated(batch)
+                end = None if corrupted is None else measure(restart.anatomy, restart.metric, corrupted, restart.batch)
+                tally.measured(rows, restart.value, end)
+                effects = _Effects(restart, Changes(restart, graph, ablated, tally.patched), graph, problem.per_example)
+                yield from ((effects, step) for step in steps)
+                tally.scored(rows, effects.scores)
 
-        n_batches = -(-len(problem.prompts) // problem.batch_size)
-        for clean, destination in problem.track(work(), n_batches * graph.n_destinations):
-            n = int(graph.readable[destination])
-            for start in range(0, n, self.edges_per_pass):
-                sources = range(start, min(start + self.edges_per_pass, n))
-                changes = torch.stack([_difference(problem, clean.delta, u) for u in sources])
-                final = _patched(problem, clean, destination, changes)
-                many = _repeat(clean.batch, len(sources))
-                effect = measure(anatomy, metric, final, many).view(len(sources), -1) - clean.value
-                total[sources.start : sources.stop, destination] += effect.sum(1).cpu()
-        patched = problem.ablated.constant is None
-        forwards = 1 + patched + graph.n_edges
-        return Raw(total, clean_values, corrupted_values if patched else None, forwards=forwards, backwards=0)
+        for effects, step in problem.track(work(), problem.n_batches * len(steps)):
+            effects.of_layer(step)
+        return tally.raw(1 + tally.patched + _passes(graph), 0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Clean:
-    """The clean run of a batch, and how every source would change."""
-
-    batch: Batch
-    run: Run
-    delta: Sources
-    value: Tensor
-    corrupted_value: Tensor | None
-
-    @classmethod
-    def of(cls, problem: Problem, batch: Batch) -> _Clean:
-        anatomy, metric = problem.anatomy, problem.prompts.metric
-        ungroup = problem.graph.n_kv == problem.graph.n_heads
-        clean = run(anatomy, anatomy.embed(batch.tokens), batch.padding, ungroup)
-        batch = with_clean_logits(anatomy, metric, clean.final, batch)
-        ablated, corrupted_final = problem.ablated(batch)
-        return cls(
-            batch,
-            clean,
-            ablated.minus(clean.sources),
-            measure(anatomy, metric, clean.final, batch),
-            None if corrupted_final is None else measure(anatomy, metric, corrupted_final, batch),
-        )
-
-
-def _difference(problem: Problem, delta: Sources, source: int) -> Tensor:
-    """c_u' - c_u of one source, in the residual stream: ``[examples, pos, d_model]``."""
-    if source == 0:
-        return delta.embedding
-    layer, i = divmod(source - 1, problem.graph.sources_per_layer)
-    mlp = delta.mlp[layer]
-    if i == problem.graph.n_heads and mlp is not None:
-        return mlp
-    return delta.z[layer][:, :, i] @ problem.anatomy.blocks[layer].attention.W_O[i]
-
-
-def _patched(problem: Problem, clean: _Clean, destination: int, changes: Tensor) -> Tensor:
-    """The last residual stream of runs in which one destination reads a changed stream.
-
-    Args:
-        changes: ``[edges, examples, pos, d_model]``.
-
-    Returns:
-        ``[edges * examples, pos, d_model]``, edge by edge.
-    """
-    graph, anatomy, n = problem.graph, problem.anatomy, len(changes)
-    if destination == graph.n_destinations - 1:
-        return (clean.run.final + changes).flatten(0, 1)
-    layer, at = divmod(destination, graph.destinations_per_layer)
-    block, trace = anatomy.blocks[layer], clean.run.layers[layer]
-    real = None if clean.batch.padding is None else _tile(clean.batch.padding, n)
-    if graph.has_mlp and at == graph.destinations_per_layer - 1:
-        if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None or trace.mlp_out is None:
-            raise RuntimeError("an MLP destination without an MLP")
-        written = block.mlp(block.mlp_norm((trace.mlp_read + changes).flatten(0, 1)))
-        stream = _tile(_stream_after(clean, layer) - trace.mlp_out, n) + written
+def _passes(graph: Graph) -> float:
+    """How many whole passes the layers that run again add up to."""
+    if graph.level == "edges":
+        layer = torch.arange(graph.n_destinations) // graph.destinations_per_layer
+        runs = graph.mask.sum(0) * (graph.n_layers - layer).repeat_interleave(graph.n_positions)
     else:
-        which, place = _projection(graph, layer, destination)
-        written = _with_projection(block, trace, which, place, changes, real)
-        if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None or block.parallel:
-            stream = _tile(_stream_after(clean, layer), n) + written
-        else:
-            stream = _tile(trace.mlp_read, n) + written
-            stream = stream + block.mlp(block.mlp_norm(stream))
-    for block in anatomy.blocks[layer + 1 :]:
-        _, stream = run_layer(block, stream, real)
-    return stream
+        layer = (graph.owner - 1).clamp(min=0) // graph.sources_per_layer
+        runs = (graph.n_layers - layer) * graph.n_positions
+    return float(runs.sum()) / graph.n_layers
 
 
-def _stream_after(clean: _Clean, layer: int) -> Tensor:
-    """The clean run's residual stream after a layer."""
-    layers = clean.run.layers
-    return layers[layer + 1].attn_read if layer + 1 < len(layers) else clean.run.final
+class _Effects:
+    """Effects on one batch, layer by layer.
 
-
-def _projection(graph: Graph, layer: int, destination: int) -> tuple[str, int]:
-    """Which of "q", "k" and "v" a destination of a layer is, and of which head or group."""
-    for which in "qk":
-        columns = graph.reads_at(layer, which)
-        if destination < columns.stop:
-            return which, destination - columns.start
-    return "v", destination - graph.reads_at(layer, "v").start
-
-
-def _with_projection(
-    block: Block, trace: LayerTrace, which: str, place: int, changes: Tensor, real: Tensor | None
-) -> Tensor:
-    """What attention writes more when one q, k or v reads a changed stream, everything else as it was.
-
-    Only the heads that use this q, k or v are computed again: one, or all of a group.
+    Attributes:
+        scores: ``[examples, *graph.shape]``, or their sum over examples ``[1, *graph.shape]``.
     """
-    attention, n = block.attention, len(changes)
-    destinations = getattr(trace, which).shape[2]
-    share = attention.n_heads // destinations
-    heads = slice(place * share, (place + 1) * share)
-    group = heads.start * trace.k.shape[2] // attention.n_heads
-    parts = {"q": trace.q[:, :, heads], "k": trace.k[:, :, group : group + 1], "v": trace.v[:, :, group : group + 1]}
-    parts = {name: _tile(part, n) for name, part in parts.items() if name != which}
-    weights = attention.n_heads if which == "q" else attention.n_groups
-    own = place * weights // destinations  # ungrouped keys and values share their group's weights
-    normed = block.attn_norm((trace.attn_read + changes).flatten(0, 1))
-    parts[which] = attention.project(normed, which, slice(own, own + 1))
-    z = attention.mix(parts["q"], parts["k"], parts["v"], real)
-    return (z - _tile(trace.z[:, :, heads], n)).flatten(-2) @ attention.W_O[heads].flatten(0, 1)
+
+    def __init__(self, restart: Restart, changes: Changes, graph: Graph, per_example: bool) -> None:
+        self.restart, self.changes, self.graph, self.per_example = restart, changes, graph, per_example
+        n = len(restart.batch) if per_example else 1
+        self.scores = torch.zeros(n, *graph.shape, device=restart.value.device)
+
+    def of_layer(self, layer: int) -> None:
+        """All edges into a layer, or everything that it writes; for layer -1, the logits and the input."""
+        for position in range(self.graph.n_positions):
+            tokens, here = self.changes.at(position)
+            if not bool(here.any()):
+                continue
+            if self.graph.level != "edges":
+                self._of_units(layer, position, tokens, here)
+            elif layer < 0:
+                self._into_logits(position, tokens, here)
+            else:
+                self._into_heads(layer, position, tokens, here)
+                if self.graph.has_mlp:
+                    self._into_mlp(layer, position, tokens, here)
+
+    # --- edges ---
+
+    def _into_logits(self, position: int, tokens: Tensor, here: Tensor) -> None:
+        last, column = self.graph.n_layers - 1, self.graph.n_destinations - 1
+        tokens, here = self._looking(last, tokens, here)
+        for rows in self._chunks(self.graph.n_sources, tokens):
+            change = self._of_sources(rows, tokens, here)
+            self._note(self.restart.layer_changed(last, change, tokens), rows, position, column, position)
+
+    def _into_mlp(self, layer: int, position: int, tokens: Tensor, here: Tensor) -> None:
+        column = self.graph.reads_at(layer, "mlp").start
+        tokens, here = self._looking(layer, tokens, here)
+        for rows in self._chunks(self.graph.written_before(layer, "mlp"), tokens):
+            written = self.restart.mlp_change(layer, self._of_sources(rows, tokens, here), tokens)
+            self._note(self.restart.layer_changed(layer, written, tokens), rows, position, column, position)
+
+    def _into_heads(self, layer: int, position: int, tokens: Tensor, here: Tensor) -> None:
+        graph, restart = self.graph, self.restart
+        queries, _ = self._looking(layer, tokens, here)
+        spread = [self._spread(layer, to, queries) for to in range(graph.n_positions)]
+        for rows in self._chunks(graph.written_before(layer, "q"), tokens):
+            read = restart.read_by_heads(layer, self._of_sources(rows, tokens, here), tokens)
+            for which in "qkv":
+                written = self._written(layer, which, read, tokens, queries)
+                for column, change in enumerate(written, graph.reads_at(layer, which).start):
+                    for to in [position] if which == "q" else range(graph.n_positions):
+                        among, there = spread[to]
+                        if len(among):
+                            part = _masked(change[:, among], there)
+                            self._note(restart.heads_changed(layer, part, queries[among]), rows, position, column, to)
+
+    def _written(self, layer: int, which: str, read: Tensor, tokens: Tensor, queries: Tensor) -> Iterator[Tensor]:
+        """What a layer's heads write besides if a q, k or v reads another stream: for each of them in turn."""
+        attention, trace = self.restart.anatomy.blocks[layer].attention, self.restart.clean.layers[layer]
+        columns = self.graph.reads_at(layer, which)
+        count, W_O = columns.stop - columns.start, attention.W_O.float()
+        clean_z = self.restart.at(trace.z, queries).float()
+        if which == "q":
+            read, tokens = read[:, torch.searchsorted(tokens, queries).to(read.device)], queries
+        projected = attention.project(read, which)
+        if not attention.joint_norm or which == "v":  # until they write, heads do not see each other
+            z = self.restart.mix(layer, {which: projected}, tokens, queries).float() - clean_z
+            for change, weight in zip(z.chunk(count, 2), W_O.chunk(count), strict=True):
+                yield self.restart.posted(layer, change.flatten(-2) @ weight.flatten(0, 1), queries)
+            return
+        copies = count // projected.shape[2]
+        clean = self.restart.at(getattr(trace, which), tokens).repeat_interleave(copies, dim=1)
+        for i in range(count):
+            one = clean.repeat(len(projected), 1, 1, 1)
+            one[:, :, i] = projected[:, :, i // copies]
+            z = self.restart.mix(layer, {which: one}, tokens, queries).float() - clean_z
+            yield self.restart.posted(layer, z.flatten(-2) @ W_O.flatten(0, 1), queries)
+
+    def _spread(self, layer: int, position: int, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Among some queries, those that a change of the ones at a position can reach, and which of these are at it."""
+        groups = self.restart.batch.groups
+        if groups is None:
+            return torch.arange(len(queries), device=queries.device), torch.ones_like(queries, dtype=torch.bool)
+        there = groups.flatten()[queries] == position
+        changed = torch.zeros_like(groups, dtype=torch.bool).flatten().index_fill_(0, queries[there], True)
+        reached = self.restart.looking(layer, self.restart.reached(changed.view(groups.shape)))
+        among = torch.searchsorted(queries, reached)
+        return among, there[among]
+
+    # --- nodes and units ---
+
+    def _of_units(self, layer: int, position: int, tokens: Tensor, here: Tensor) -> None:
+        graph, restart = self.graph, self.restart
+        tokens, here = self._looking(layer, tokens, here)
+        kinds = {"input": slice(0, graph.units_of_input)} if layer < 0 else {"heads": graph.units_at(layer, "heads")}
+        if layer >= 0 and graph.has_mlp:
+            kinds["mlp"] = graph.units_at(layer, "mlp")
+        for which, units in kinds.items():
+            follow = restart.heads_changed if which == "heads" else restart.layer_changed
+            for part in self._chunks(units.stop - units.start, tokens):
+                change = _masked(self.changes.of_units(layer, which, part, tokens), here)
+                rows = slice(units.start + part.start, units.start + part.stop)
+                self._note(follow(layer, change, tokens), rows, position)
+
+    # --- bookkeeping ---
+
+    def _looking(self, layer: int, tokens: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        looking = self.restart.looking(layer, tokens)
+        return looking, here[torch.searchsorted(tokens, looking)]
+
+    def _of_sources(self, rows: slice, tokens: Tensor, here: Tensor) -> Tensor:
+        return _masked(self.changes.of_sources(rows.start, rows.stop, tokens), here)
+
+    def _chunks(self, stop: int, tokens: Tensor) -> Iterator[slice]:
+        """Rows whose changes run together."""
+        mlp, d_model = self.restart.anatomy.blocks[0].mlp, self.restart.anatomy.d_model
+        width = d_model if mlp is None else max(d_model, mlp.d_mlp)
+        size = max(1, _CHUNK_ELEMENTS // (width * max(1, len(tokens))))
+        return (slice(start, min(start + size, stop)) for start in range(0, stop, size))
+
+    def _note(self, effect: Tensor, rows: slice, position: int, column: int | None = None, to: int = 0) -> None:
+        """Write down effects ``[rows, examples]``: of rows at one position, on a column at another."""
+        n = self.graph.n_positions
+        found = effect.T if self.per_example else effect.sum(1)[None]
+        at = slice(rows.start * n + position, rows.stop * n, n)
+        if column is None:
+            self.scores[:, at] = found
+        else:
+            self.scores[:, at, column * n + to] = found
 
 
-def _tile(x: Tensor, n: int) -> Tensor:
-    return x.repeat(n, *(1,) * (x.dim() - 1))
-
-
-def _repeat(batch: Batch, n: int) -> Batch:
-    """The batch ``n`` times over, edge by edge, for a metric that looks at it."""
-    return replace(batch, **{name: _tile(x, n) for name, x in vars(batch).items() if x is not None})
+def _masked(change: Tensor, here: Tensor) -> Tensor:
+    """A change only at the tokens that are here."""
+    return change if bool(here.all()) else change * here[:, None].to(change.device)

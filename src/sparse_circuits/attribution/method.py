@@ -43,7 +43,7 @@ class Problem:
 
     def batches(self) -> Iterator[tuple[Tensor, Batch]]:
         """Each batch, its tokens' positions in the graph where there are any, with the rows that it holds."""
-        return self.prompts.batches(self.batch_size, self.positions)
+        return self.prompts.batches(self.batch_size, positions=self.positions)
 
 
 class Tally:
@@ -102,6 +102,8 @@ class Method(ABC):
     Attributes:
         signed: whether scores estimate a signed indirect effect.
         levels: the levels of a graph that it can score.
+        needs_ablation: whether ablated values play a part.
+        tells_positions: whether it can score positions apart.
         needs_corrupted: whether the method itself takes a path from corrupted prompts (PATCH needs them in any case).
         only_clean_gradient: whether the only gradient is taken at the clean run, where NegativeKL is flat.
     """
@@ -109,6 +111,8 @@ class Method(ABC):
     signed: ClassVar[bool] = True
     only_clean_gradient: ClassVar[bool] = False
     levels: ClassVar[tuple[str, ...]] = LEVELS
+    needs_ablation: ClassVar[bool] = True
+    tells_positions: ClassVar[bool] = True
 
     @property
     def needs_corrupted(self) -> bool:

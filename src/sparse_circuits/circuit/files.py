@@ -37,8 +37,10 @@ def pack_circuit(circuit: Circuit) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def pack_scores(scores: Scores) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = {"values": scores.values.contiguous(), "clean": scores.clean}
-    if scores.corrupted is not None:
-        tensors["corrupted"] = scores.corrupted
+    for name in ("corrupted", "per_example", "chosen"):
+        value = getattr(scores, name)
+        if value is not None:
+            tensors[name] = value
     header = {
         "graph": asdict(scores.graph),
         "provenance": scores.provenance,

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.files import pack_scores, read, write
 from sparse_circuits.circuit.select import greedy, strength, top
+from sparse_circuits.circuit.stability import Stability
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
 
@@ -26,6 +27,8 @@ class Scores:
         clean, corrupted: the metric per example, ``[examples]``, of the clean run and, under PATCH, of the corrupted run.
         signed: whether scores estimate a signed indirect effect, so that the most damaging come first under ``signed=True``.
         passes: forward and backward passes per example.
+        per_example: the scores of every example, ``[examples, graph.size]`` in the order of ``graph.names``, where asked for.
+        chosen: bool, of the graph's shape: what a method that selects by itself chose, or None.
         provenance: model, task, method and so on, as saved with it.
     """
 
@@ -35,6 +38,8 @@ class Scores:
     corrupted: Tensor | None
     signed: bool = True
     passes: tuple[float, float] = (0, 0)
+    per_example: Tensor | None = None
+    chosen: Tensor | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,6 +52,45 @@ class Scores:
             return None
         of_input = self.graph.n_positions * (1 if self.graph.level == "edges" else self.graph.units_of_input)
         return float(self.values[:of_input].sum()) - float((self.corrupted - self.clean).mean())
+
+    @property
+    def selected(self) -> Circuit:
+        """The circuit that the method selected by itself, less what dangles (ACDC, edge pruning).
+
+        Raises:
+            InputError: if the method only scores.
+        """
+        if self.chosen is None:
+            method = self.provenance.get("method", "This method")
+            raise InputError(f"{method} only scores; choose with .top(n), .greedy(n) or .threshold(x).")
+        return self._circuit(self.chosen, rule="method")
+
+    def stability(self, n: int, *, signed: bool = False, draws: int = 1000, seed: int = 0) -> Stability:
+        """How far scores hold up over resampled examples; see :class:`Stability`.
+
+        Args:
+            n: how many are chosen in each resample.
+
+        Raises:
+            InputError: if the scores were not kept per example.
+        """
+        return Stability.of(self, self._ranking(n, signed), n, signed, draws, seed)
+
+    def stable(
+        self, n: int, *, confidence: float = 0.95, signed: bool = False, draws: int = 1000, seed: int = 0
+    ) -> Circuit:
+        """The circuit of those among the ``n`` strongest whose rank and sign hold up over resampled examples, less what
+        dangles: in at least ``confidence`` of the resamples they are among the ``n`` strongest and have the same sign.
+
+        Raises:
+            InputError: if the scores were not kept per example, or for a confidence outside (0, 1].
+        """
+        if not 0 < confidence <= 1:
+            raise InputError(f"stable(confidence={confidence!r}): expected a share above 0 and at most 1.")
+        stability = self.stability(n, signed=signed, draws=draws, seed=seed)
+        return self._circuit(
+            stability.holds(confidence), rule="stable", n=n, signed=signed, confidence=confidence, draws=draws, seed=seed
+        )
 
     def to_dict(self) -> dict[str, float]:
         """Every score by name, ``{"input->a0.h0<q>": -0.12, ...}``, at other levels ``{"a0.h0": ...}``, ``{"m0.n17": ...}``."""
@@ -101,6 +145,8 @@ class Scores:
             corrupted=tensors.get("corrupted"),
             signed=header["signed"],
             passes=tuple(header["passes"]),
+            per_example=tensors.get("per_example"),
+            chosen=tensors.get("chosen"),
             provenance=header["provenance"],
         )
 

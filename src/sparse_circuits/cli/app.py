@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sparse_circuits import __version__
-from sparse_circuits.cli import demo, evaluate, find, models, tasks, view
+from sparse_circuits.cli import demo, evaluate, find, methods, models, tasks, view
 from sparse_circuits.errors import SparseCircuitsError
 
 __all__ = ["app"]
@@ -38,6 +38,22 @@ class Commands(TyperGroup):
         if standalone_mode:
             sys.exit(code)
         return code
+
+
+class Command(TyperCommand):
+    """A command whose help lists options by their panel; typer itself does so only where rich draws the help."""
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+        # what belongs to no panel comes last, but for arguments
+        for name in sorted(sections, key=("Arguments", *(n for n in sections if n != "Options"), "Options").index):
+            with formatter.section(name):
+                formatter.write_dl(sections[name])
 
 
 app = typer.Typer(
@@ -67,11 +83,12 @@ for command, examples in (
     (find.find, find.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (view.view, view.EXAMPLES),
+    (methods.methods, methods.EXAMPLES),
     (models.models, models.EXAMPLES),
     (tasks.tasks, tasks.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
 ):
-    app.command(epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)]))(command)
+    app.command(cls=Command, epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)]))(command)
 
 
 def _fail(message: str, context: typer.Context | None = None) -> int:

@@ -28,7 +28,7 @@ def demo(
     output.line('"Then, Amy and Erica went to the park. Erica gave a ring to ...": to whom?')
     output.line("Looking for the parts of the bundled model that carry the answer.")
     output.line()
-    found = search(Arguments(model="toy", task="ioi", edges=60), device)
+    found = search(Arguments(model="toy", task="ioi", size=60), device)
     write(found, out, force=True)
     report(found, out)
     output.line()

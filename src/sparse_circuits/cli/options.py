@@ -8,9 +8,22 @@ from typing import Annotated, Any, Literal
 import typer
 
 # Written out rather than taken from the library, so that --help need not import torch; a test compares them.
-MethodName = Literal["eap", "eap-ig", "clean-corrupted", "exact"]
+MethodName = Literal[
+    "eap",
+    "eap-ig",
+    "clean-corrupted",
+    "relp",
+    "atp-star",
+    "information-flow-routes",
+    "exact",
+    "acdc",
+    "edge-pruning",
+]
 PathName = Literal["inputs", "activations"]
 QuadratureName = Literal["left", "right", "midpoint", "trapezoid", "gauss-legendre"]
+RuleName = Literal["plain", "frozen", "relp"]
+LevelName = Literal["edges", "nodes", "outputs", "neurons"]
+PositionsName = Literal["sum", "keep", "spans"]
 AblationName = Literal["patch", "zero", "mean", "mean-positional"]
 SelectName = Literal["greedy", "top"]
 KVName = Literal["per-group", "per-query-head"]
@@ -20,19 +33,38 @@ DRAWS = 20
 BATCH_SIZE = 32
 
 
-def option(name: str, what: str, default: object = None, **more: Any) -> Any:
+def option(name: str, what: str, default: object = None, *, panel: str | None = None, **more: Any) -> Any:
     """An option whose own default is None, so that what was given can be told; help says ``default``."""
     return typer.Option(
-        name, help=what if default is None else f"{what} Default: {default}.", show_default=False, **more
+        *name.split(),
+        help=what if default is None else f"{what} Default: {default}.",
+        show_default=False,
+        rich_help_panel=panel,
+        **more,
     )
+
+
+def batch_size(text: str) -> int | str:
+    """A whole number of at least 1, or "auto"."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither a whole number of at least 1 nor 'auto'.")
+    return int(text)
 
 
 Examples = Annotated[
     int | None, option("--examples", "Prompt pairs.", "100 of a bundled task, all of a file", metavar="N", min=1)
 ]
 BatchSize = Annotated[
-    int | None,
-    option("--batch-size", "Prompt pairs at a time; changes memory, not results.", BATCH_SIZE, metavar="N", min=1),
+    Any,
+    option(
+        "--batch-size",
+        "Prompt pairs at a time, or as many as fit; changes memory, not results.",
+        BATCH_SIZE,
+        metavar="N|auto",
+        parser=batch_size,
+    ),
 ]
 Draws = Annotated[
     int | None,

@@ -12,22 +12,25 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from sparse_circuits.cli.methods import ENTRIES, OPTIONS, check_owner, flag
 from sparse_circuits.cli.options import (
     BATCH_SIZE,
     DRAWS,
     FEWEST_DRAWS,
     AblationName,
     KVName,
+    LevelName,
     MethodName,
     PathName,
+    PositionsName,
     QuadratureName,
+    RuleName,
     SelectName,
 )
 from sparse_circuits.errors import FileFormatError, InputError
 
 FORMAT = "sparse-circuits run"
 FORMAT_VERSION = 1
-INTEGRATION = ("steps", "path", "quadrature")  # the options of eap-ig
 RECORD, CIRCUIT, SCORES = "run.json", "circuit.safetensors", "scores.safetensors"
 
 
@@ -42,52 +45,90 @@ class Arguments:
     model: str = "toy"
     task: str = "ioi"
     method: MethodName = "eap-ig"
+    level: LevelName = "edges"
+    positions: PositionsName = "sum"
     steps: int | None = None
     path: PathName | None = None
     quadrature: QuadratureName | None = None
+    rule: RuleName | None = None
+    qk_fix: bool | None = None
+    grad_drop: bool | None = None
+    acdc_threshold: float | None = None
+    sparsity: float | None = None
+    learning_rate: float | None = None
+    objective: str | None = None
     ablation: AblationName = "patch"
-    edges: int | None = None
+    size: int | None = None
     threshold: float | None = None
+    stable: float | None = None
     select: SelectName | None = None
     signed: bool = False
     examples: int | None = None
     seed: int = 0
-    batch_size: int = BATCH_SIZE
+    batch_size: int | Literal["auto"] = BATCH_SIZE
     kv: KVName = "per-group"
     draws: int = DRAWS
 
     def __post_init__(self) -> None:
-        for name in INTEGRATION:
-            if getattr(self, name) is not None and self.method != "eap-ig":
-                raise InputError(f"--{name} goes with --method eap-ig only, not with {self.method}.")
+        for name in OPTIONS:
+            if (value := getattr(self, name)) is not None:
+                check_owner(name, self.method, value)
+        self._check_choice()
+        for name, fewest in _FEWEST.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and value < fewest:
+                raise InputError(f"{flag(name)} {value}: expected at least {fewest}.")
+
+    def _check_choice(self) -> None:
+        """Whether what is given of size, threshold, stable and select says one thing."""
         if self.threshold is not None:
-            if self.edges is not None:
-                raise InputError("Expected --edges or --threshold, got both.")
+            if self.size is not None:
+                raise InputError(f"Expected {self.size_flag} or --threshold, got both.")
+            if self.stable is not None:
+                raise InputError(f"--stable says how sure {self.size_flag} must be; leave it out with --threshold.")
             if self.select is not None:
-                raise InputError("--select says how --edges are chosen; leave it out with --threshold.")
+                raise InputError(f"--select says how {self.size_flag} are chosen; leave it out with --threshold.")
             if not 0 <= self.threshold < math.inf:
                 raise InputError(f"--threshold {self.threshold}: expected a number of at least 0.")
-        for name, fewest in {
-            "steps": 1,
-            "edges": 1,
-            "examples": 1,
-            "seed": 0,
-            "batch_size": 1,
-            "draws": FEWEST_DRAWS,
-        }.items():
-            value = getattr(self, name)
-            if value is not None and value < fewest:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {fewest}.")
+        if self.stable is not None:
+            if self.select is not None:
+                raise InputError("--stable chooses among the strongest of all; leave --select out.")
+            if ENTRIES[self.method].selects:
+                raise InputError(f"--stable resamples the scores of every example, and {self.method} gives none.")
+            if not 0 < self.stable <= 1:
+                raise InputError(f"--stable {self.stable}: expected a share above 0 and at most 1.")
+        if self.select is not None and self.level != "edges":
+            raise InputError(f"--select is for edges; with --level {self.level} the strongest are chosen: leave it out.")
+
+    @property
+    def size_flag(self) -> str:
+        """How the size is given at this level."""
+        return "--edges" if self.level == "edges" else "--size"
+
+    @property
+    def chosen_by_method(self) -> bool:
+        """Whether the circuit is what the method selected."""
+        return ENTRIES[self.method].selects and self.size is None and self.threshold is None
 
     def overridden(self, given: Mapping[str, Any]) -> Arguments:
         """These arguments with others in their place; what no longer goes with those is dropped."""
         dropped: dict[str, Any] = {}
-        if given.get("method", "eap-ig") != "eap-ig":
-            dropped |= dict.fromkeys(INTEGRATION)
+        choice = dict.fromkeys(("size", "threshold", "stable", "select"))
+        method = given.get("method", self.method)
+        if method != self.method:
+            dropped |= dict.fromkeys(OPTIONS)
+            if ENTRIES[method].selects:
+                dropped |= choice
+        if given.get("level", self.level) != self.level:
+            dropped |= choice
         if "threshold" in given:
-            dropped |= {"edges": None, "select": None}
-        if "edges" in given:
+            dropped |= {"size": None, "stable": None, "select": None}
+        if given.keys() & {"size", "stable", "select"}:
             dropped |= {"threshold": None}
+        if "stable" in given:
+            dropped |= {"select": None}
+        if "select" in given:
+            dropped |= {"stable": None}
         return replace(self, **{**dropped, **given})
 
     @property
@@ -95,11 +136,15 @@ class Arguments:
         """The line that gives the same run."""
         words = ["sparse-circuits", "find"]
         for name, value in asdict(self).items():
-            if value is True:
-                words.append(f"--{name}")
-            elif value is not None and value is not False:
-                words += [f"--{name.replace('_', '-')}", str(value)]
+            if isinstance(value, bool):
+                if value or name in OPTIONS:
+                    words.append(flag(name, value))
+            elif value is not None:
+                words += [self.size_flag if name == "size" else flag(name), str(value)]
         return shlex.join(words)
+
+
+_FEWEST = {"steps": 1, "size": 1, "examples": 1, "seed": 0, "batch_size": 1, "draws": FEWEST_DRAWS}
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablated, Ablation, prepare
-from sparse_circuits.attribution.attribute import check_batch_size
+from sparse_circuits.attribution.batch_size import check_batch_size, with_batch_size
 from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit.run import AblatedStreams, CircuitRunner
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.result import Evaluation
-from sparse_circuits.evaluation.run import AblatedStreams, CircuitRunner
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.forward import Sources, run_sources
@@ -32,21 +32,29 @@ def evaluate(
     *,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = 32,
 ) -> Evaluation:
     """Run the model with only a circuit: everything outside it takes its ablated value.
 
-    Destination v reads sum_{u -> v in circuit} c_u + sum_{other u before v} c_u', with c_u as computed in this run.
+    - Edges: destination v reads sum_{u -> v in circuit} c_u + sum_{other u before v} c_u', with c_u as computed in this
+      run; heads that share a post-norm are mixed before it. With positions, v at each position reads by its own edges, and
+      keys and values by those of the query that they serve.
+    - Nodes, outputs and neurons: all destinations read the same stream, in which every node or unit outside the circuit
+      holds its ablated value. At the level of neurons an MLP's output bias belongs to no unit and stays, also under ZERO.
 
     Args:
+        circuit: of this model; its positions, if it has any, must be found in this task.
         ablation: what everything outside is replaced by.
-        completeness: also run the complement (all other edges, not pruned).
+        completeness: also run the complement (everything else, not pruned).
+        batch_size: examples at a time; "auto" for as many as fit.
 
     Cost: one clean forward pass, one corrupted under PATCH, and at most about one for the circuit: a head without
-    edges costs nothing.
+    edges costs nothing. Circuits of edges with positions cost more: keys, values and attention are computed once per
+    position (or span) at which the circuit differs.
 
     Raises:
-        InputError: before any pass is made: a circuit of another model, missing corrupted prompts, bad rows.
+        InputError: before any pass is made: a circuit of another model, missing corrupted prompts, bad rows, a span that
+            the task lacks.
     """
     return evaluate_many(model, [circuit], task, ablation=ablation, completeness=completeness, batch_size=batch_size)[0]
 
@@ -58,10 +66,10 @@ def evaluate_many(
     *,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> list[Evaluation]:
-    """:func:`evaluate` for a list of circuits, which share the clean and the ablated runs."""
+    """:func:`evaluate` for a list of circuits, of one level or several, which share the clean and the ablated runs."""
     if not isinstance(ablation, Ablation):
         raise InputError(
             f"evaluate(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
@@ -72,59 +80,80 @@ def evaluate_many(
     if not circuits:
         return []
     anatomy = anatomy_of(model)
-    for circuit in circuits:
-        circuit.graph.check(anatomy)
-    prompts = task.tokenized(model, anatomy, corrupted=ablation.kind == "patch")
-    ablated = prepare(ablation, model, anatomy, task, prompts, batch_size)
-    to_run = [*circuits, *(c.complement() for c in circuits)] if completeness else list(circuits)
     runners = {c.graph: CircuitRunner(anatomy, c.graph) for c in circuits}
-    clean, empty = torch.empty(2, len(prompts))
-    values = torch.empty(len(to_run), len(prompts))
+    for graph in runners:
+        graph.check(anatomy)
+    prompts = task.tokenized(model, anatomy, corrupted=ablation.kind == "patch")
+    positions = {names: prompts.positions_named(names) for names in {graph.positions for graph in runners} if names}
+    units = any(graph.level == "neurons" for graph in runners)
+    to_run = [*circuits, *(c.complement() for c in circuits)] if completeness else list(circuits)
 
-    def work() -> Iterator[tuple[Tensor, _Shared, int]]:
-        for rows, batch in prompts.batches(batch_size):
-            shared = _Shared.of(anatomy, prompts.metric, ablated, batch)
-            clean[rows], empty[rows] = shared.clean.cpu(), shared.empty.cpu()
-            yield from ((rows, shared, i) for i in range(len(to_run)))
+    def attempt(size: int) -> tuple[Tensor, Tensor, Tensor]:
+        ablated = prepare(ablation, model, anatomy, task, prompts, size, units)
+        clean, values, empty = torch.empty(len(prompts)), *torch.empty(2, len(to_run), len(prompts))
 
-    total = -(-len(prompts) // batch_size) * len(to_run)
-    for rows, shared, i in tracker(work(), total, f"evaluating on {task.name}", progress):
-        values[i, rows] = shared.run(runners[to_run[i].graph], to_run[i]).cpu()
+        def work() -> Iterator[tuple[Tensor, _Shared, int]]:
+            for rows, batch in prompts.batches(size):
+                groups = {names: of.of(rows, batch.tokens.shape[1]) for names, of in positions.items()}
+                shared = _Shared.of(anatomy, prompts.metric, ablated, batch, groups)
+                clean[rows] = shared.clean.cpu()
+                yield from ((rows, shared, i) for i in range(len(to_run)))
+
+        total = -(-len(prompts) // size) * len(to_run)
+        for rows, shared, i in tracker(work(), total, f"evaluating on {task.name}", progress):
+            of_none, of_circuit = shared.run(runners[to_run[i].graph], to_run[i])
+            empty[i, rows], values[i, rows] = of_none.cpu(), of_circuit.cpu()
+        return clean, values, empty
+
+    clean, values, empty = with_batch_size(attempt, batch_size, anatomy, prompts)
 
     def result(i: int, circuit: Circuit) -> Evaluation:
         complement = values[len(circuits) + i] if completeness else None
-        return Evaluation(circuit, values[i], clean, empty, complement, str(ablation))
+        return Evaluation(circuit, values[i], clean, empty[i], complement, str(ablation))
 
     return [result(i, circuit) for i, circuit in enumerate(circuits)]
 
 
 @dataclass(frozen=True, eq=False)
 class _Shared:
-    """What all circuits have in common on a batch: its embedding, the ablated run, and the metric at both ends."""
+    """What all circuits have in common on a batch: its embedding, the ablated runs, and the metric at both ends.
+
+    ``groups``: every token's position, by the names of the positions that graphs have. ``ends``: the ablated run and its
+    metric, in which MLPs are ablated as a whole (False) or unit by unit (True).
+    """
 
     anatomy: Anatomy
     metric: Metric
     batch: Batch
     embedding: Tensor
     ablated: Sources
-    streams: AblatedStreams
     clean: Tensor
-    empty: Tensor
+    groups: dict[tuple[str, ...], Tensor]
+    ends: dict[bool, tuple[AblatedStreams, Tensor]]
 
     @classmethod
     @torch.no_grad()
-    def of(cls, anatomy: Anatomy, metric: Metric, ablated: Ablated, batch: Batch) -> _Shared:
+    def of(
+        cls, anatomy: Anatomy, metric: Metric, ablated: Ablated, batch: Batch, groups: dict[tuple[str, ...], Tensor]
+    ) -> _Shared:
         embedding = anatomy.embed(batch.tokens)
         _, final = run_sources(anatomy, embedding, batch.padding)
         batch = with_clean_logits(anatomy, metric, final, batch)
         sources, _ = ablated(batch)
-        streams = AblatedStreams.of(anatomy, sources, batch.tokens.shape[1])
-        clean = measure(anatomy, metric, final, batch)
-        empty = measure(anatomy, metric, streams.final.expand_as(embedding), batch)
-        return cls(anatomy, metric, batch, embedding, sources, streams, clean, empty)
+        return cls(anatomy, metric, batch, embedding, sources, measure(anatomy, metric, final, batch), groups, {})
 
     @torch.no_grad()
-    def run(self, runner: CircuitRunner, circuit: Circuit) -> Tensor:
-        """The metric per example with only this circuit."""
-        final = runner.final(circuit, self.embedding, self.batch.padding, self.ablated, self.streams)
-        return measure(self.anatomy, self.metric, final, self.batch)
+    def run(self, runner: CircuitRunner, circuit: Circuit) -> tuple[Tensor, Tensor]:
+        """The metric per example without any of a circuit, and with only it."""
+        streams, empty = self._end(runner)
+        groups = self.groups.get(runner.graph.positions)
+        final = runner.final(circuit, self.embedding, self.batch.padding, self.ablated, streams, groups)
+        return empty, measure(self.anatomy, self.metric, final, self.batch)
+
+    def _end(self, runner: CircuitRunner) -> tuple[AblatedStreams, Tensor]:
+        by_unit = runner.graph.level == "neurons"
+        if by_unit not in self.ends:
+            streams = runner.streams(self.ablated, self.embedding.shape[1])
+            final = streams.final.expand_as(self.embedding)
+            self.ends[by_unit] = streams, measure(self.anatomy, self.metric, final, self.batch)
+        return self.ends[by_unit]

@@ -81,7 +81,7 @@ def _check(model: Any, anatomy: Anatomy) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(anatomy.d_vocab, (2, n_pos), generator=generator).to(anatomy.device)
     ours = anatomy.logits(run(anatomy, anatomy.embed(tokens), None).final).float()
-    theirs = model(tokens, return_type="logits").float()
+    theirs = model(tokens, return_type="logits").to(ours.device, torch.float32)
     difference = (ours - theirs).abs().max().item()
     scale = (theirs - theirs.mean(-1, keepdim=True)).abs().max().item()
     tolerance = 1e-3 if anatomy.dtype in (torch.float32, torch.float64) else 0.1

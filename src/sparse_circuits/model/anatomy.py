@@ -28,7 +28,10 @@ class Attention:
         W_O: ``[heads, d_head, d_model]``; ``b_O``: ``[d_model]`` or None.
         scale: what the products of queries and keys are multiplied by.
         rotate: rotary embedding of ``[batch, pos, heads, d_head]``, or None.
-        q_norm, k_norm: norms of each head's queries and keys, before the rotation, or None.
+        q_norm, k_norm: norms of queries and keys ``[batch, pos, heads, d_head]``, before the rotation, or None.
+        joint_norm: whether these normalise over all heads together, so that patching one head's query or key changes every
+            head's: :meth:`mix` and :meth:`pattern` then need all heads at once, and refuse fewer.
+        clip: queries, keys and values are cut to ``[-clip, clip]`` before anything else, None for no bound.
         causal: whether position i sees only positions up to i; ``window``: how many of these, None for all.
         softcap: scores become ``softcap * tanh(scores / softcap)``, None for plain scores.
         frozen: treat the attention pattern as a constant in the backward pass.
@@ -46,6 +49,8 @@ class Attention:
     rotate: Callable[[Tensor], Tensor] | None = None
     q_norm: Callable[[Tensor], Tensor] | None = None
     k_norm: Callable[[Tensor], Tensor] | None = None
+    joint_norm: bool = False
+    clip: float | None = None
     causal: bool = True
     window: int | None = None
     softcap: float | None = None
@@ -73,13 +78,14 @@ class Attention:
 
         Args:
             q, k, v: ``[batch, pos, heads, d_head]``; k and v may have fewer heads, each serving a run of queries' heads.
+                Any heads will do together, all of them where :attr:`joint_norm`.
             real: ``[batch, pos]``, False at padding, or None. Only attention that looks right needs it: a real position
                 never looks at padding on its right under a causal mask.
         """
-        v = self._shared(v, q.shape[2]).transpose(1, 2)
         if self.frozen or self.softcap is not None:
             pattern = self.pattern(q, k, real)
-            return ((pattern.detach() if self.frozen else pattern) @ v).transpose(1, 2)
+            return self.collect(pattern.detach() if self.frozen else pattern, v)
+        v = self._values(v, q.shape[2])
         q, k = self._positioned(q, k)
         mask = self._mask(q.shape[2], real, q.device)
         plain = mask is None and self.causal
@@ -92,10 +98,23 @@ class Attention:
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         seen = self._mask(q.shape[2], real, q.device, explicit=True)
-        return (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1)
+        scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
+        return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+    def collect(self, pattern: Tensor, v: Tensor) -> Tensor:
+        """z, ``[batch, pos, heads, d_head]``, from a :meth:`pattern` and the values' projection as in :meth:`mix`."""
+        return (pattern @ self._values(v, pattern.shape[1])).transpose(1, 2)
+
+    def _values(self, v: Tensor, n_heads: int) -> Tensor:
+        """Values clipped, one for every query head: ``[batch, heads, pos, d_head]``."""
+        return self._shared(self._clipped(v), n_heads).transpose(1, 2)
+
+    def _clipped(self, x: Tensor) -> Tensor:
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)
 
     def _positioned(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys normed and rotated, a key for every query head: ``[batch, heads, pos, d_head]``."""
+        """Queries and keys clipped, normed and rotated, a key for every query head: ``[batch, heads, pos, d_head]``."""
+        q, k = self._clipped(q), self._clipped(k)
         if self.q_norm is not None:
             q = self.q_norm(q)
         if self.k_norm is not None:
@@ -184,6 +203,7 @@ class MLP:
 class Block:
     """One layer: attention and MLP with the norms in front of them. ``mlp`` is None in attention-only models.
 
+    All parts of a layer live on one device. A norm of kind "none" stands in front of what reads the stream as it is.
     In a parallel block both read the block's input; otherwise the MLP reads the stream after attention. Where
     ``attn_post_norm`` is not None, the layer's heads write through it together: P(sum of heads + b_O).
     """
@@ -194,6 +214,11 @@ class Block:
     mlp: MLP | None
     parallel: bool = False
     attn_post_norm: Norm | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer's weights live; :func:`~sparse_circuits.model.forward.run_layer` moves the stream there."""
+        return self.attention.W_Q.device
 
     def write_heads(self, z: Tensor) -> Tensor:
         """What a layer's heads add to the stream together: ``[batch, pos, d_model]``."""
@@ -215,6 +240,9 @@ class Anatomy:
         final_norm, unembed: from the last residual stream to logits.
         d_vocab, d_vocab_out: number of tokens that go in and, usually the same, that come out.
         max_positions: the longest prompt that the model can run, None where it has no limit.
+        device: where tokens, embeddings, the last residual stream and logits live. Layers may live elsewhere
+            (:attr:`Block.device`), and with them what a run keeps of them.
+        unembed_device: where the unembedding's weights live.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -228,12 +256,16 @@ class Anatomy:
     max_positions: int | None
     dtype: torch.dtype
     device: torch.device
+    unembed_device: torch.device
 
     def stream(self, embedding: Tensor, n_pos: int | None = None) -> Tensor:
         """The residual stream before the first block; ``n_pos`` where the embedding is one vector for all positions."""
         if self.positions is None:
             return embedding
-        return embedding + self.positions(n_pos or embedding.shape[1])
+        return embedding + self.positions(n_pos or embedding.shape[1]).to(embedding.device)
 
     def logits(self, stream: Tensor) -> Tensor:
-        return self.unembed(self.final_norm(stream))
+        """Logits of a last residual stream, on :attr:`device`."""
+        weight = self.final_norm.weight
+        normed = self.final_norm(stream if weight is None else stream.to(weight.device))
+        return self.unembed(normed.to(self.unembed_device)).to(self.device)

@@ -17,8 +17,9 @@ class LayerTrace:
     ``attn_read``, ``mlp_read`` are the residual stream as attention and MLP read it, before their norms; ``q, k, v`` the
     projections' outputs, before q-norm and rotation; ``z`` what each head collected; ``mlp_out`` what the MLP wrote. Kept
     where a post-norm follows, or where asked for: ``attn_sum``, the sum of the heads and ``b_O`` before the post-norm, and
-    ``hidden``, what the MLP's units held. Under autograd, ``q, k, v`` and ``mlp_read`` are nodes of their own: the gradient there is the gradient with respect to the
-    stream *as that destination alone reads it* (for q, k, v: after its norm and projection).
+    ``hidden``, what the MLP's units held. Under autograd, ``q, k, v`` and ``mlp_read`` are nodes of their own: the gradient
+    there is the gradient with respect to the stream *as that destination alone reads it* (for q, k, v: after its norm and
+    projection). All of it lives on the layer's device.
     """
 
     attn_read: Tensor
@@ -45,13 +46,14 @@ class MLPTrace:
 def run_layer(
     block: Block, stream: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False
 ) -> tuple[LayerTrace, Tensor]:
-    """One layer: its trace and the stream after it.
+    """One layer: its trace and the stream after it, both on the layer's device.
 
     Args:
         units: keep what single units need: ``attn_sum`` and ``hidden``.
         ungroup: give each query head its own copy of its group's keys and values, so that each has its own gradient.
     """
     attention = block.attention
+    stream, real = stream.to(block.device), None if real is None else real.to(block.device)
     normed = block.attn_norm(stream)
     q, k, v = (attention.project(normed, which) for which in "qkv")
     if ungroup and attention.n_groups != attention.n_heads:
@@ -125,9 +127,11 @@ class Run:
 class Rerun:
     """A run restarted part-way: None for the layers that were not run again.
 
-    ``attn_sums`` are those of :class:`Run`, and of the layer whose heads were changed.
+    ``start`` is the value that it was restarted from. ``attn_sums`` are those of :class:`Run`, and of the layer whose heads
+    were changed.
     """
 
+    start: Tensor
     layers: tuple[LayerTrace | MLPTrace | None, ...]
     attn_sums: tuple[Tensor | None, ...]
     final: Tensor
@@ -145,7 +149,7 @@ def rerun_from_heads(anatomy: Anatomy, clean: Run, layer: int, z: Tensor, real: 
         else:
             here = MLPTrace(stream.view_as(stream))
             stream = stream + block.mlp(block.mlp_norm(here.mlp_read))
-    return _rest(anatomy, stream, layer, here, attn_sum, real, ungroup)
+    return _rest(anatomy, z, stream, layer, here, attn_sum, real, ungroup)
 
 
 def rerun_from_mlp(
@@ -154,11 +158,12 @@ def rerun_from_mlp(
     """Everything after a layer's MLP again, with another output of it."""
     trace = clean.layers[layer]
     stream = trace.attn_read + anatomy.blocks[layer].write_heads(trace.z) + mlp_out
-    return _rest(anatomy, stream, layer, None, None, real, ungroup)
+    return _rest(anatomy, mlp_out, stream, layer, None, None, real, ungroup)
 
 
 def _rest(
     anatomy: Anatomy,
+    start: Tensor,
     stream: Tensor,
     layer: int,
     here: MLPTrace | None,
@@ -172,19 +177,17 @@ def _rest(
         trace, stream = run_layer(block, stream, real, ungroup)
         layers.append(trace)
         attn_sums.append(trace.attn_sum)
-    return Rerun(tuple(layers), tuple(attn_sums), stream)
+    return Rerun(start, tuple(layers), tuple(attn_sums), stream.to(anatomy.device))
 
 
-def run(
-    anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False
-) -> Run:
+def run(anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False) -> Run:
     """The plain forward pass from a token embedding, up to the last residual stream."""
     stream = anatomy.stream(embedding)
     layers = []
     for block in anatomy.blocks:
         trace, stream = run_layer(block, stream, real, ungroup, units)
         layers.append(trace)
-    return Run(embedding, tuple(layers), stream)
+    return Run(embedding, tuple(layers), stream.to(anatomy.device))
 
 
 @torch.no_grad()
@@ -199,4 +202,4 @@ def run_sources(
         z.append(trace.z)
         mlp.append(trace.mlp_out)
         hidden.append(trace.hidden)
-    return Sources(embedding, tuple(z), tuple(mlp), tuple(hidden)), stream
+    return Sources(embedding, tuple(z), tuple(mlp), tuple(hidden)), stream.to(anatomy.device)

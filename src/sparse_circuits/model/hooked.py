@@ -68,6 +68,7 @@ def hooked_anatomy(model: Any) -> Anatomy:
         max_positions=cfg.n_ctx,
         dtype=model.embed.W_E.dtype,
         device=model.embed.W_E.device,
+        unembed_device=model.unembed.W_U.device,
     )
 
 
@@ -114,7 +115,9 @@ def _block(model: Any, block: Any, layer: int) -> Block:
 
 def _mlp(cfg: Any, mlp: Any) -> MLP:
     if getattr(cfg, "act_fn", "").endswith("_ln"):
-        raise UnsupportedModelError(f"HookedTransformer with cfg.act_fn={cfg.act_fn!r} (a norm inside the MLP) is not supported.")
+        raise UnsupportedModelError(
+            f"HookedTransformer with cfg.act_fn={cfg.act_fn!r} (a norm inside the MLP) is not supported."
+        )
 
     def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda x: torch.nn.functional.linear(x, weight.T, bias)

@@ -18,6 +18,7 @@ def load_model(
     source: Any,
     *,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype | str = torch.float32,
     revision: str | None = None,
 ) -> Any:
@@ -30,6 +31,8 @@ def load_model(
         source: "toy", the bundled model; a local Hugging Face folder (without tokenizer files it takes token ids
             only); a hub id such as "gpt2"; or a TransformerLens model, which is returned as it is.
         device: where to put it; by default a GPU if there is one.
+        device_map: how to spread it over several GPUs instead, as transformers takes it: "auto", "balanced",
+            "sequential", or a dict from module names to devices. Parts on a GPU and parts on the CPU do not go together.
         dtype: of its weights, for example "bfloat16".
         revision: of a hub model.
 
@@ -43,6 +46,7 @@ def load_model(
                 f"load_model({type(source).__name__}): expected a name, a folder or a TransformerLens model."
             )
         return source
+    _refuse_places(device, device_map)
     if isinstance(dtype, str):
         named = getattr(torch, dtype, None)
         if not isinstance(named, torch.dtype) or not named.is_floating_point:
@@ -50,15 +54,31 @@ def load_model(
         dtype = named
     name, location = str(source), _locate(source)
     try:
-        model = _boot(location, device=device, dtype=dtype, revision=revision)
-    except (OSError, ValueError) as error:
+        _refuse_unknown(location, revision)
+        model = _boot(location, device=device, device_map=device_map, dtype=dtype, revision=revision)
+    except (OSError, ValueError, AssertionError) as error:  # PyTorch asserts that a device is there
+        spread = "" if device_map is None else f" with device_map={device_map!r}"
         raise InputError(
-            f"Could not load model {name!r}: expected 'toy', a Hugging Face folder or a hub id. {_first_line(error)}"
+            f"Could not load model {name!r}{spread}: expected 'toy', a Hugging Face folder or a hub id, and devices that "
+            f"are there. {_first_line(error)}"
         ) from error
     model.sparse_circuits_id = name
     model.sparse_circuits_revision = _revision(location, revision)
     anatomy_of(model)
     return model
+
+
+def _refuse_places(device: Any, device_map: Any) -> None:
+    if device is not None and device_map is not None:
+        raise InputError(
+            f"load_model(device={str(device)!r}, device_map={device_map!r}): the model goes to one device or is spread over "
+            "several; give one of the two."
+        )
+    offloaded = {"disk", "meta"} & set(device_map.values() if isinstance(device_map, dict) else (device_map,))
+    if offloaded:
+        raise InputError(
+            f"load_model(device_map=...): weights on {offloaded.pop()!r} cannot be read; give devices that hold them."
+        )
 
 
 def _locate(source: str | Path) -> str:
@@ -78,12 +98,25 @@ def _locate(source: str | Path) -> str:
     return str(source)
 
 
-def _boot(location: str, *, device: Any, dtype: torch.dtype, revision: str | None) -> Any:
+def _refuse_unknown(location: str, revision: str | None) -> None:
+    """Refuse by its configuration what cannot be supported, before any weights are fetched."""
+    from transformers import AutoConfig
+
+    from sparse_circuits.model.configuration import family_of
+
+    try:
+        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError):
+        return  # booting knows names that are no hub ids, and says best what is wrong
+    family_of(config)
+
+
+def _boot(location: str, *, device: Any, device_map: Any, dtype: torch.dtype, revision: str | None) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = Path(location)
     without_tokenizer = folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*"))
-    options: dict[str, Any] = {"device": device, "dtype": dtype}
+    options: dict[str, Any] = {"device": device, "device_map": device_map, "dtype": dtype}
     if revision is not None:
         options["revision"] = revision
     if without_tokenizer:

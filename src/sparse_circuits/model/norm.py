@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,9 @@ class Norm:
 
     where ``C`` removes the mean (RMSNorm: the identity) and ``d`` is the width. J is exact, ``eps`` included. A ``frozen``
     norm treats ``r`` as a constant in the backward pass, so that the rank-one part of J is gone; its values are the same.
+
+    ``weight`` is the factor as it is used (Gemma's is 1 + the parameter). RMSNorm multiplies in the weight's dtype, then
+    casts to the input's: a float32 weight beside a bfloat16 stream is applied before the rounding.
     """
 
     kind: Literal["layer", "rms", "none"]
@@ -31,17 +34,17 @@ class Norm:
     def __call__(self, x: Tensor) -> Tensor:
         if self.kind == "none":
             return x
-        if self.frozen:
-            normalized = self.normalize(x, self.inverse_scale(x).detach()).to(x.dtype)
-            if self.weight is not None:
-                normalized = normalized * self.weight
-            return normalized if self.bias is None else normalized + self.bias
         width = (x.shape[-1],)
-        if self.kind == "layer":
+        if self.kind == "layer" and not self.frozen:
             return F.layer_norm(x, width, self.weight, self.bias, self.eps)
-        # Hugging Face's RMSNorms compute in float32 and cast before the weight is applied.
-        normalized = F.rms_norm(x.float(), width, None, self.eps).to(x.dtype)
-        return normalized if self.weight is None else normalized * self.weight
+        if self.frozen:
+            out = self.normalize(x, self.inverse_scale(x).detach())
+        else:
+            out = F.rms_norm(x.float(), width, None, self.eps)
+        if self.weight is not None:
+            # Llama's RMSNorm casts to the weight's dtype first, Gemma's multiplies in float32
+            out = (out.to(self.weight.dtype) if self.kind == "rms" else out) * self.weight
+        return (out if self.bias is None else out + self.bias).to(x.dtype)
 
     def inverse_scale(self, x: Tensor) -> Tensor:
         """``r``, shape ``[..., 1]``, in float32."""
@@ -90,3 +93,23 @@ class Norm:
     def shift(self, weight: Tensor) -> Tensor | float:
         """``bias @ W`` in float32, the part of ``norm(x) W`` that does not depend on ``x``."""
         return 0.0 if self.bias is None else self.bias.detach().float() @ weight.detach().float()
+
+
+@dataclass(frozen=True, eq=False)
+class JointNorm:
+    """A norm over all heads at once: ``[..., heads, d_head]``, normalised over the last two dimensions together.
+
+    The input may hold each head several times over (keys that were copied for each query head): the weight is repeated
+    likewise, and copies that are equal yield what the norm of one of each yields.
+    """
+
+    norm: Norm
+
+    def __call__(self, x: Tensor) -> Tensor:
+        norm, (n_heads, d_head) = self.norm, x.shape[-2:]
+        if norm.weight is not None:
+            weight = norm.weight.unflatten(0, (-1, d_head))
+            if n_heads % len(weight):
+                raise RuntimeError(f"a norm over {len(weight)} heads was given {n_heads}: it needs all of them")
+            norm = replace(norm, weight=weight.repeat_interleave(n_heads // len(weight), dim=0).flatten())
+        return norm(x.flatten(-2)).unflatten(-1, (n_heads, d_head))

@@ -24,8 +24,7 @@ def with_rule(anatomy: Anatomy, rule: str) -> Anatomy:
     Raises:
         InputError: for an unknown rule.
     """
-    if rule not in RULES:
-        raise InputError(f"Unknown backward rule {rule!r}; expected one of {', '.join(RULES)}.")
+    check_rule(rule)
     if rule == "plain":
         return anatomy
     relevance = rule == "relp"
@@ -33,13 +32,20 @@ def with_rule(anatomy: Anatomy, rule: str) -> Anatomy:
     return replace(anatomy, blocks=blocks, final_norm=replace(anatomy.final_norm, frozen=True))
 
 
+def check_rule(rule: str) -> None:
+    """
+    Raises:
+        InputError: for an unknown rule.
+    """
+    if rule not in RULES:
+        raise InputError(f"Unknown backward rule {rule!r}; expected one of {', '.join(RULES)}.")
+
+
 def _frozen(block: Block, relevance: bool) -> Block:
     post, mlp, mlp_norm = block.attn_post_norm, block.mlp, block.mlp_norm
     if mlp is not None:
         mlp_post = mlp.post_norm
-        mlp = replace(
-            mlp, relevance=relevance, post_norm=None if mlp_post is None else replace(mlp_post, frozen=True)
-        )
+        mlp = replace(mlp, relevance=relevance, post_norm=None if mlp_post is None else replace(mlp_post, frozen=True))
     return replace(
         block,
         attn_norm=replace(block.attn_norm, frozen=True),

@@ -34,7 +34,7 @@ def checked(spans: Any, n_examples: int, where: str) -> tuple[dict[str, int | tu
         raise InputError(
             f"{where}: {len(spans)} mappings of spans for {n_examples} examples; expected one per example."
         )
-    rows = []
+    spans, rows = list(spans), []
     for row, named in enumerate(spans):
         at = f"{where}, row {row}"
         if not isinstance(named, Mapping) or not named:
@@ -109,7 +109,7 @@ def _whole(span: Any, name: str, where: str) -> int | tuple[int, int]:
         return _int(start), _int(stop)
     except (TypeError, ValueError):
         raise InputError(
-            f"{where}: span {name!r}: expected whole numbers (start, stop), or one position, got {span!r}."
+            f"{where}: span {name!r}: expected whole numbers (start, stop), or one position, got {span!r:.60}."
         ) from None
 
 

@@ -1,14 +1,11 @@
-"""The words around a circuit's picture: title, numbers and legend."""
+"""The words above a circuit's picture: title and numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from sparse_circuits.circuit import Circuit
-from sparse_circuits.view.layout import Layout
-from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES, Strokes
 
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline, Evaluation
@@ -21,10 +18,7 @@ def headline(
     known = circuit.provenance
     if title is None:
         title = ", ".join(str(known[key]) for key in ("task", "model") if known.get(key)) or "Circuit"
-    total, n = circuit.graph.n_edges, circuit.n_edges
-    parts = [
-        f"{n:,} of {total:,} edges ({percent(n, total)}), {circuit.n_nodes:,} of {len(circuit.graph.nodes):,} nodes"
-    ]
+    parts = [size(circuit)]
     if known.get("method"):
         parts.append(str(known["method"]))
     if evaluation is not None:
@@ -32,9 +26,21 @@ def headline(
         parts.append(f"faithfulness {value} under {evaluation.ablation} ablation")
     if baseline is not None:
         parts.append(f"random circuits of this size: {baseline.median:z.2f} (median of {len(baseline.evaluations)})")
-    if shown.n_edges < n:
-        parts.append(f"only the {shown.n_edges:,} strongest edges are drawn")
+    if shown.size < circuit.size:
+        parts.append(f"only the {shown.size:,} strongest {circuit.graph.thing}s are drawn")
     return title, parts
+
+
+def size(circuit: Circuit) -> str:
+    """How much of the model a circuit is."""
+    graph = circuit.graph
+    of_all = f"{circuit.size:,} of {graph.size:,} {graph.thing}s ({percent(circuit.size, graph.size)})"
+    if graph.level == "nodes":
+        return of_all
+    if graph.level == "edges":
+        return f"{of_all}, {circuit.n_nodes:,} of {len(graph.nodes):,} nodes"
+    n_nodes = max(0, circuit.n_nodes - graph.n_positions)  # the logits have no units
+    return f"{of_all}, in {n_nodes:,} of {graph.n_sources * graph.n_positions:,} nodes"
 
 
 def percent(part: int, whole: int) -> str:
@@ -63,51 +69,3 @@ def flowed(parts: list[str], width: float, per_character: float) -> list[str]:
         else:
             lines += wrapped(part, width, per_character)
     return lines
-
-
-@dataclass(frozen=True)
-class LegendRow:
-    """Sample strokes as (width in points, colour, label), or a symbol, and what they mean."""
-
-    text: str
-    samples: tuple[tuple[float, str, str], ...] = ()
-    symbol: str = ""
-
-
-def legend_rows(strokes: Strokes, layout: Layout) -> list[LegendRow]:
-    """What the marks mean, for the marks that there are."""
-    rows: list[LegendRow] = []
-    if not strokes.circuit.n_edges:
-        pass
-    elif strokes.scored and strokes.signed:
-        ablation = str(strokes.circuit.provenance.get("ablation", "patch"))
-        change = {"patch": "its corrupted value", "zero": "zero"}.get(ablation, "its ablated value")
-        doing = "patching" if ablation == "patch" else "ablating"
-        rows += [
-            LegendRow(f"Scores are indirect effects: how the metric changes when the edge alone carries {change}."),
-            LegendRow(
-                f"negative: {doing} this edge hurts the behaviour, which the edge carries", ((2.4, CARRIES, ""),)
-            ),
-            LegendRow(
-                f"positive: {doing} this edge helps the behaviour; the edge works against it", ((2.4, OPPOSES, ""),)
-            ),
-        ]
-    elif strokes.scored:
-        rows.append(LegendRow("The scores of this method carry no sign.", ((2.4, NEUTRAL, ""),)))
-    else:
-        rows.append(LegendRow("an edge; this circuit has no scores", ((strokes.width(None), NEUTRAL, ""),)))
-    if strokes.strongest:
-        sizes = [strokes.strongest * share for share in (1, 0.3, 0.05)]
-        rows.append(LegendRow("the width shows |score|", tuple((strokes.width(s), NEUTRAL, f"{s:.2g}") for s in sizes)))
-    if layout.rails:
-        rows.append(
-            LegendRow(
-                "a head's query input; the key and value inputs between heads belong to their whole group (g)",
-                symbol="q k v",
-            )
-        )
-    elif any(port.label == "q" for port in layout.ports.values()):
-        rows.append(LegendRow("a head's query, key and value inputs", symbol="q k v"))
-    if layout.dots:
-        rows.append(LegendRow("a head or MLP outside the circuit", symbol="•"))
-    return rows

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def plot_curve(
     curve: Curve, path: str | Path | None = None, *, baseline: Baseline | None = None, title: str | None = None
 ) -> Picture:
-    """Draw faithfulness, with its 95% interval, against the number of edges on a logarithmic axis.
+    """Draw faithfulness, with its 95% interval, against the number of edges (nodes, units) on a logarithmic axis.
 
-    Circuits without edges, whose faithfulness is 0 by definition, have no place on that axis and are left out, and so
+    Empty circuits, whose faithfulness is 0 by definition, have no place on that axis and are left out, and so
     are sizes whose faithfulness is undefined.
 
     Args:
@@ -62,12 +62,14 @@ def plot_curve(
 
     graph, known = curve.evaluations[0].circuit.graph, curve.evaluations[0].circuit.provenance
     axes.set_xscale("log")
-    sizes = [n for n in (*curve.sizes, baseline.n_edges if baseline is not None else 0) if n]
-    axes.set_xlim(0.8 * min(sizes, default=1), 1.25 * graph.n_edges)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if graph.n_edges < 20_000 else (1.0,)))
+    sizes = [
+        n for n in (*(e.circuit.size for e in curve.evaluations), baseline.n_edges if baseline is not None else 0) if n
+    ]
+    axes.set_xlim(0.8 * min(sizes, default=1), 1.25 * graph.size)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if graph.size < 20_000 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"edges in the circuit (of {graph.n_edges:,})")
+    axes.set_xlabel(f"{graph.thing}s in the circuit (of {graph.size:,})")
     axes.set_ylabel(f"faithfulness under {curve.evaluations[0].ablation} ablation")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, fontsize=8.5, columnspacing=1.2, loc="outside lower center", ncols=3)
@@ -76,7 +78,7 @@ def plot_curve(
     return save(figure, to)
 
 
-_LABELS = {"faithfulness": "faithfulness (95% interval)", "completeness": "completeness (all other edges)"}
+_LABELS = {"faithfulness": "faithfulness (95% interval)", "completeness": "completeness (everything else)"}
 
 
 def _line(axes: Axes, curve: Curve, what: str, colour: str, marker: str) -> None:
@@ -84,8 +86,8 @@ def _line(axes: Axes, curve: Curve, what: str, colour: str, marker: str) -> None
     points = []
     for e in curve.evaluations:
         value, bounds = getattr(e, what), getattr(e, f"{what}_interval")
-        if value is not None and value == value and e.circuit.n_edges:
-            points.append((e.circuit.n_edges, value, *bounds))
+        if value is not None and value == value and e.circuit.size:
+            points.append((e.circuit.size, value, *bounds))
     if not points:
         return
     sizes, values, low, high = zip(*sorted(points), strict=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sparse_circuits.view.layout import Band, Layout
+from sparse_circuits.view.layout import Band, Box, Layout
 
 _WIDEST = 0.6  # how far from a box an edge that passes it may be sent, in inches
 Point = tuple[float, float]
@@ -55,10 +55,10 @@ def route(layout: Layout, source: str, destination: str) -> Route:
     pinned: dict[Band, float] = {}
     while True:
         knots = [(x, y) for band, x in sorted(pinned.items(), key=_bottom) for y in (band.bottom, band.top)]
-        if knots and source == "input":  # a bar is left, and reached, wherever that is straight
-            start = (knots[0][0], start[1])
-        if knots and destination == "logits":
-            end = (knots[-1][0], end[1])
+        if knots and _is(source, "input"):  # a bar is left, and reached, wherever that is straight
+            start = (_leave(layout.nodes[source], knots[0][0]), start[1])
+        if knots and _is(destination, "logits"):
+            end = (_within(layout.nodes[destination], knots[-1][0]), end[1])
         knots = [start, *knots, end]
         course = Route(tuple(knots), _slopes(knots))
         hit = [band for band in between if band not in pinned and _crosses(course, band)]
@@ -71,12 +71,34 @@ def route(layout: Layout, source: str, destination: str) -> Route:
 def _ends(layout: Layout, source: str, destination: str) -> tuple[Point, Point]:
     """Where an edge leaves and arrives: on the bars, straight below or above its other end."""
     port, box = layout.ports.get(destination), layout.nodes[source]
-    end = (box.x, layout.nodes["logits"].bottom) if port is None else (port.x, port.bottom)
-    if source == "input":
-        return (end[0], box.top), end
+    if port is None:
+        bar = layout.nodes[destination]
+        end = (_within(bar, box.x), bar.bottom)
+    else:
+        end = (port.x, port.bottom)
+    if _is(source, "input"):
+        return (_leave(box, end[0]), box.top), end
     away = end[0] - box.x
     aim = 0.46 * away / (abs(away) + 2.5)  # leave on the destination's side, so that bundles fan out
     return (box.x + aim * box.width, box.top), end
+
+
+def _is(name: str, node: str) -> bool:
+    """Whether a name is that of a bar, at any position."""
+    return name.partition("@")[0] == node
+
+
+def _within(bar: Box, x: float) -> float:
+    return max(bar.left + 0.08, min(bar.right - 0.08, x))
+
+
+def _leave(bar: Box, x: float) -> float:
+    """Straight below where an edge is bound, or towards it: the farther off, the nearer to the bar's end."""
+    beyond = abs(x - bar.x) - bar.width / 2
+    if beyond <= 0:
+        return _within(bar, x)
+    aim = (0.4 + 0.5 * beyond / (beyond + 2.5)) * bar.width / 2
+    return bar.x + (aim if x > bar.x else -aim)
 
 
 def _lane(start: Point, end: Point, height: float) -> float:

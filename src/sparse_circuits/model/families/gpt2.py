@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_circuits.model.family import Family, plain_mlp
+from sparse_circuits.model.family import Family, NormNames
+from sparse_circuits.model.modules import plain_mlp
 
 
 def _scale(config: Any, layer: int) -> float:
@@ -14,11 +15,8 @@ def _scale(config: Any, layer: int) -> float:
 
 GPT2 = Family(
     model_types=("gpt2",),
-    norm="layer",
-    mlp=plain_mlp("c_fc", "act", "c_proj"),
     explained=frozenset(
         [
-            "activation_function",
             "n_ctx",
             "n_embd",
             "n_head",
@@ -40,6 +38,9 @@ GPT2 = Family(
         ]
     ),
     required={"add_cross_attention": (False,)},
+    activation="activation_function",
+    norms=NormNames("ln_1", "ln_2"),
+    mlp=plain_mlp("c_fc", "act", "c_proj"),
     positions=lambda bridge: bridge.pos_embed.weight,
     scale=_scale,
     max_positions=lambda config: config.n_positions,

@@ -1,14 +1,12 @@
 """GPT-NeoX and Pythia: partial rotary embedding, LayerNorm, attention and MLP usually in parallel."""
 
-from sparse_circuits.model.family import Family, plain_mlp
+from sparse_circuits.model.family import Family
+from sparse_circuits.model.modules import halves, plain_mlp
 
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
-    norm="layer",
-    mlp=plain_mlp("dense_h_to_4h", "act", "dense_4h_to_h"),
     explained=frozenset(
         [
-            "hidden_act",
             "layer_norm_eps",
             "max_position_embeddings",
             "rope_parameters",
@@ -22,6 +20,7 @@ GPT_NEOX = Family(
             "partial_rotary_factor",
         ]
     ),
-    rotary=lambda hf_model: hf_model.gpt_neox.rotary_emb,
+    mlp=plain_mlp("dense_h_to_4h", "act", "dense_4h_to_h"),
+    rotary=lambda hf_model, layer: halves(hf_model.gpt_neox.rotary_emb),
     parallel=lambda config: config.use_parallel_residual,
 )

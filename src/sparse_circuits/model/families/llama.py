@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from sparse_circuits.model.family import Family, gated_mlp
+from torch import Tensor
+
+from sparse_circuits.model.family import Family, window_by_layer_type
+from sparse_circuits.model.modules import gated_mlp, halves
 
 _COMMON = frozenset(
     [
-        "hidden_act",
         "rms_norm_eps",
         "max_position_embeddings",
         "rope_parameters",
@@ -16,25 +19,22 @@ _COMMON = frozenset(
         "rope_scaling",
         "attention_bias",
         "mlp_bias",
-        "layer_types",
-        "sliding_window",
-        "use_sliding_window",
-        "max_window_layers",
     ]
 )
+_QWEN = _COMMON | {"layer_types", "sliding_window", "use_sliding_window", "max_window_layers"}
 
 
-def _rotary(hf_model: Any) -> Any:
-    return hf_model.model.rotary_emb
+def _rotary(hf_model: Any, layer: int) -> Callable[[Tensor], Tensor]:
+    return halves(hf_model.model.rotary_emb)
 
 
-def _by_layer_type(config: Any, layer: int) -> int | None:
-    return config.sliding_window if config.layer_types[layer] == "sliding_attention" else None
-
-
-LLAMA = Family(("llama",), _COMMON - {"sliding_window", "layer_types"}, "rms", gated_mlp, rotary=_rotary)
+LLAMA = Family(("llama",), _COMMON, gated_mlp, rotary=_rotary)
 MISTRAL = Family(
-    ("mistral",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=lambda config, layer: getattr(config, "sliding_window", None)
+    ("mistral",),
+    _COMMON | {"sliding_window"},
+    gated_mlp,
+    rotary=_rotary,
+    window=lambda config, layer: getattr(config, "sliding_window", None),
 )
-QWEN2 = Family(("qwen2",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=_by_layer_type)
-QWEN3 = Family(("qwen3",), _COMMON, "rms", gated_mlp, rotary=_rotary, window=_by_layer_type, head_norms=True)
+QWEN2 = Family(("qwen2",), _QWEN, gated_mlp, rotary=_rotary, window=window_by_layer_type)
+QWEN3 = Family(("qwen3",), _QWEN, gated_mlp, rotary=_rotary, window=window_by_layer_type, head_norms=True)
