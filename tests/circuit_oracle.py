@@ -7,6 +7,7 @@ sums that they read are added up here. Prompts of one length.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from oracles import split_inputs
@@ -22,6 +23,8 @@ class Parts:
         self.model, self.tokens = model, tokens
         self.n_heads = model.cfg.n_heads
         self.has_mlp = not model.cfg.attn_only
+        # GPT-J's attention in TransformerLens has no inputs of its own for q, k and v
+        self.split = type(model.blocks[0].attn).__name__ != "AttentionBridge"
 
     def run(self, sets: dict[str, Tensor], reads: tuple[str, ...]) -> list[Tensor]:
         """What stands at some hooks of a run in which others are set."""
@@ -35,13 +38,21 @@ class Parts:
 
         hooks: list = [(name, lambda x, hook, value=value: put(x, hook, value)) for name, value in sets.items()]
         hooks += [(name, lambda x, hook, name=name: keep(x, hook, name)) for name in reads]
-        with torch.no_grad(), split_inputs(self.model):
+        with torch.no_grad(), split_inputs(self.model) if self.split else nullcontext():
             found["logits"] = self.model.run_with_hooks(self.tokens, fwd_hooks=hooks, return_type="logits")
         return [found[name] for name in (*reads, "logits")]
 
     def heads(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """z, ``[batch, pos, heads, d_head]``, from streams ``[batch, pos, heads or groups, d_model]``."""
-        sets = {f"blocks.{layer}.hook_{which}_input": x for which, x in zip("qkv", (q, k, v), strict=True)}
+        streams = dict(zip("qkv", (q, k, v), strict=True))
+        if self.split:
+            sets = {f"blocks.{layer}.hook_{which}_input": x for which, x in streams.items()}
+        else:
+            block, sets = self.model.blocks[layer], {}
+            for which, x in streams.items():
+                projected = getattr(block.attn, which)(block.ln1(x)).unflatten(-1, (x.shape[2], -1))
+                own = projected.diagonal(dim1=2, dim2=3).movedim(-1, 2)
+                sets[f"blocks.{layer}.attn.{which}.hook_out"] = own
         z, _ = self.run(sets, (f"blocks.{layer}.attn.hook_z",))
         return z.unflatten(-1, (self.n_heads, -1)) if z.dim() == 3 else z
 
@@ -128,8 +139,9 @@ def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Values, g
     final = run(parts, circuit, clean, ablated, groups)
     last = circuit.graph.n_layers - 1
     logits = parts.run({f"blocks.{last}.hook_resid_post": final}, ())[-1][:, -1]
-    rows = torch.arange(len(tokens))
-    return logits[rows, torch.tensor(task.metric.correct)] - logits[rows, torch.tensor(task.metric.incorrect)]
+    rows, metric = torch.arange(len(tokens)), task.metric
+    assert isinstance(metric, sc.LogitDiff)
+    return logits[rows, torch.tensor(metric.correct)] - logits[rows, torch.tensor(metric.incorrect)]
 
 
 def _edges(parts: Parts, circuit: sc.Circuit, clean: Values, ablated: Values, groups: Tensor) -> Tensor:

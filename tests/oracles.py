@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,27 +61,175 @@ def read_hook(graph: sc.Graph, destination: int, change: Tensor) -> tuple[str, C
     return f"blocks.{layer}.hook_{which}_input", add
 
 
+def post_norm(model, layer: int) -> Callable | None:
+    """The norm through which a layer's heads write together, as the model's own module."""
+    block = model.blocks[layer]
+    if getattr(model, "original_model", None) is not None and model.original_model.config.model_type == "olmo2":
+        return block.ln1
+    return getattr(block, "ln1_post", None)
+
+
 @torch.no_grad()
-def patched_effects(model, graph: sc.Graph, task: sc.Task, share: float = 1.0, values: Tensor | None = None) -> Tensor:
-    """m(clean, v reads c_u + share (c_u' - c_u)) - m(clean), averaged: ``[n_sources, n_destinations]``. Prompts of one length.
+def source_changes(model, graph: sc.Graph, clean: Tensor, ablated: Tensor, share: float = 1.0) -> Tensor:
+    """What the stream changes by if each source goes ``share`` of the way to another value: ``[n_sources, batch, pos, d_model]``."""
+    changes = share * (ablated - clean)
+    for layer in range(graph.n_layers):
+        norm, heads = post_norm(model, layer), graph.heads_at(layer)
+        if norm is not None:
+            attn_sum = clean[heads].sum(0)
+            for u in range(heads.start, heads.stop):
+                changes[u] = norm(attn_sum + changes[u]) - norm(attn_sum)
+    return changes
 
-    ``values``: the ablated value of every source; the corrupted run's by default.
+
+class Patcher:
+    """Runs of a model on a task's prompts of one length, with hooks; the metric is the logit difference at the end."""
+
+    def __init__(self, model, graph: sc.Graph, task: sc.Task, groups: Tensor | None = None) -> None:
+        self.model, self.graph, self.groups = model, graph, groups
+        self.clean, self.rows = torch.tensor(task.clean), torch.arange(len(task.clean))
+        self.right, self.wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
+        self.base = self.metric([])
+
+    def metric(self, hooks: list) -> Tensor:
+        logits = self.model.run_with_hooks(self.clean, fwd_hooks=hooks, return_type="logits")[:, -1]
+        return logits[self.rows, self.right] - logits[self.rows, self.wrong]
+
+    def effect(self, *hooks: tuple) -> Tensor:
+        """Per example."""
+        return self.metric(list(hooks)) - self.base
+
+    def capture(self, names: list[str], *hooks: tuple) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def keep(x: Tensor, hook: object, name: str) -> None:
+            found[name] = x.clone()
+
+        self.metric([*hooks, *((name, partial(keep, name=name)) for name in names)])
+        return found
+
+    def here(self, position: int) -> Tensor:
+        """1 at the tokens of a position of the graph, else 0: ``[batch, pos, 1]``."""
+        return (torch.ones_like(self.clean) if self.groups is None else self.groups == position)[..., None].float()
+
+
+def add(name: str, change: Tensor) -> tuple:
+    return name, lambda x, hook: x + change
+
+
+def put(name: str, value: Tensor, at: object = ..., where: Tensor | float = 1.0) -> tuple:
+    """A hook that replaces a part of an activation, ``x[:, :, at]``, at some tokens."""
+
+    def replace(x: Tensor, hook: object) -> Tensor:
+        x = x.clone()
+        # a factor of 0 or 1, with as many dimensions as the part
+        factor = where if isinstance(where, float) else where.reshape(where.shape[:2] + (1,) * (x[:, :, at].dim() - 2))
+        x[:, :, at] = x[:, :, at] * (1 - factor) + value[:, :, at] * factor
+        return x
+
+    return name, replace
+
+
+@torch.no_grad()
+def patched_effects(
+    model,
+    graph: sc.Graph,
+    task: sc.Task,
+    share: float = 1.0,
+    values: Tensor | None = None,
+    groups: Tensor | None = None,
+    per_example: bool = False,
+) -> Tensor:
+    """m(clean, v reads c_u + share (c_u' - c_u)) - m(clean): ``graph.shape``, averaged or with examples in front.
+
+    What v reads is changed for all of its layer in one run, which is only looked at for what v makes of it; that is then put
+    into another run. Nothing of the library takes part.
+
+    Args:
+        values: the ablated value of every source; the corrupted run's by default.
+        groups: which position of the graph every token is at.
     """
-    clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
-    right, wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
-    rows = torch.arange(len(clean))
+    patcher = Patcher(model, graph, task, groups)
+    clean = source_values(model, graph, patcher.clean)
+    ablated = source_values(model, graph, torch.tensor(task.corrupted)) if values is None else values
+    changes = source_changes(model, graph, clean, ablated, share)
+    n, effects = graph.n_positions, torch.zeros(len(patcher.clean), *graph.shape)
+    for row in range(graph.n_sources * n):
+        change = changes[row // n] * patcher.here(row % n)
+        for v in range(graph.n_destinations):
+            columns = [v * n + to for to in range(n) if graph.mask[row, v * n + to]]
+            for column, effect in zip(columns, into(patcher, v, change, [c % n for c in columns]), strict=True):
+                effects[:, row, column] = effect
+    return effects if per_example else effects.mean(0)
 
-    def metric(hooks: list) -> Tensor:
-        logits = model.run_with_hooks(clean, fwd_hooks=hooks, return_type="logits")[:, -1]
-        return (logits[rows, right] - logits[rows, wrong]).mean()
 
-    ablated = source_values(model, graph, corrupted) if values is None else values
-    delta = share * (ablated - source_values(model, graph, clean))
-    effects = torch.zeros(graph.n_sources, graph.n_destinations)
-    with split_inputs(model):
-        base = metric([])
-        for u, v in graph.mask.nonzero().tolist():
-            effects[u, v] = metric([read_hook(graph, v, delta[u])]) - base
+def into(patcher: Patcher, destination: int, change: Tensor, positions: list[int]) -> Iterator[Tensor]:
+    """Effects of a change of what one destination reads, of which only the node at some position takes notice."""
+    graph = patcher.graph
+    name, last = graph.destinations[destination], graph.n_layers - 1
+    layer = destination // graph.destinations_per_layer
+    attn, mlp_out = f"blocks.{layer}.attn.", f"blocks.{layer}.hook_mlp_out"
+    if not positions:
+        return
+    if name == "logits":
+        yield patcher.effect(add(f"blocks.{last}.hook_resid_post", change))
+    elif name.startswith("m"):
+        read = f"blocks.{layer}.hook_resid_pre" if graph.parallel else f"blocks.{layer}.hook_attn_out"
+        written = patcher.capture([mlp_out], add(read, change))[mlp_out]
+        yield patcher.effect(put(mlp_out, written))
+    else:
+        which, at = name[-2], f"{attn}hook_{name[-2]}"
+        place = destination - graph.reads_at(layer, which).start
+        projected = patcher.capture([at], add(f"blocks.{layer}.hook_resid_pre", change))[at]
+        own = place * projected.shape[2] // (graph.n_heads if which == "q" else graph.n_kv)
+        z = patcher.capture([f"{attn}hook_z"], put(at, projected, own))[f"{attn}hook_z"]
+        # a query head with its own copy of a key or value is the only one to see it
+        heads = place if which != "q" and graph.n_kv > projected.shape[2] else slice(None)
+        for position in positions:
+            yield patcher.effect(put(f"{attn}hook_z", z, heads, patcher.here(position)))
+
+
+@torch.no_grad()
+def unit_effects(model, graph: sc.Graph, task: sc.Task, groups: Tensor | None = None, zero: bool = False) -> Tensor:
+    """m(clean, do(node or unit = its value on the corrupted prompts, or 0)) - m(clean), per example: ``[examples, *graph.shape]``."""
+    patcher = Patcher(model, graph, task, groups)
+    sites = ["hook_embed"]
+    for layer in range(graph.n_layers):
+        sites += [f"blocks.{layer}.attn.hook_z"]
+        sites += [f"blocks.{layer}.hook_mlp_out", f"blocks.{layer}.mlp.hook_post"] if graph.has_mlp else []
+    clean = patcher.capture(sites)
+    ablated = Patcher(model, graph, sc.Task(task.corrupted, metric=task.metric)).capture(sites)
+    ablated = {name: torch.zeros_like(x) for name, x in ablated.items()} if zero else ablated
+    n, effects = graph.n_positions, torch.zeros(len(patcher.clean), *graph.shape)
+    for row in range(graph.n_units * n):
+        unit, where = row // n, patcher.here(row % n)
+        source = int(graph.owner[unit])
+        i = unit - int((graph.owner < source).sum())  # which of the source's units
+        layer, head = divmod(source - 1, graph.sources_per_layer)
+        part = i if graph.level in ("outputs", "neurons") else ...
+        z = f"blocks.{layer}.attn.hook_z"
+        if source == 0:
+            hook = put("hook_embed", ablated["hook_embed"], i if graph.level == "outputs" else ..., where)
+        elif head == graph.n_heads:
+            site = f"blocks.{layer}.mlp.hook_post" if graph.level == "neurons" else f"blocks.{layer}.hook_mlp_out"
+            hook = put(site, ablated[site], part, where)
+        elif graph.level == "outputs":
+            W_O, change = model.blocks[layer].attn.W_O, torch.zeros(*patcher.clean.shape, graph.d_model)
+            change[..., i] = ((ablated[z] - clean[z])[:, :, head] @ W_O[head])[..., i]
+            norm, attn_sum = post_norm(model, layer), torch.einsum("bphd,hdm->bpm", clean[z], W_O)
+            change = change if norm is None else norm(attn_sum + change) - norm(attn_sum)
+            hook = add(f"blocks.{layer}.hook_attn_out", change * where)
+        else:
+            value = clean[z].clone()
+            value[:, :, head] = torch.where(
+                torch.ones(value.shape[-1], dtype=torch.bool)
+                if graph.level == "nodes"
+                else torch.arange(value.shape[-1]) == i,
+                ablated[z][:, :, head],
+                value[:, :, head],
+            )
+            hook = put(z, value, head, where)
+        effects[:, row] = patcher.effect(hook)
     return effects
 
 

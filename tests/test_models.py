@@ -94,6 +94,29 @@ def test_half_precision_is_accepted(tmp_path, family: str, dtype: torch.dtype) -
     assert (ours - theirs).abs().max() < 8 * torch.finfo(dtype).eps * theirs.abs().max()
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8},
+        {"rope_type": "default", "partial_rotary_factor": 0.5},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_rotary_embeddings_are_the_models_own(tmp_path, rope: dict) -> None:
+    from transformers import AutoModelForCausalLM
+
+    config = hf_config("llama")
+    config.rope_parameters = {"rope_theta": 100.0, **rope}
+    theirs = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    theirs.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = theirs(PROMPTS).logits
+    assert (
+        logits(anatomy_of(sc.load_model(tmp_path, device="cpu"))) - expected
+    ).abs().max() < 1e-5 * expected.abs().max()
+
+
 QUIRKS = [
     ("gptj", {"rotate": None}),
     ("phi", {"rotate": None}),

@@ -15,7 +15,7 @@ import torch
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.patches import PathPatch
+from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 
@@ -23,6 +23,7 @@ from sparse_circuits.circuit import Circuit, Scores
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation import Baseline, Curve, Evaluation
 from sparse_circuits.graph import Graph
+from sparse_circuits.view.contents import Content, Contents
 from sparse_circuits.view.curve import plot_curve
 from sparse_circuits.view.dot import to_dot
 from sparse_circuits.view.figures import Picture
@@ -39,11 +40,21 @@ GRAPHS = {
     "multi-query": Graph(n_layers=3, n_heads=4, n_kv=1),
     "deep": Graph(n_layers=12, n_heads=12, n_kv=12),
 }
+SPANS = ("subject", "verb", "object", "preposition", "last")
+PLACED = {
+    "spans": GRAPHS["sequential"].at(SPANS),
+    "parallel spans": GRAPHS["parallel"].at(SPANS),
+    "grouped spans": GRAPHS["grouped"].at(SPANS),
+    "attention-only spans": GRAPHS["attention-only"].at(SPANS),
+    "kept": GRAPHS["sequential"].at(tuple(map(str, range(22))), causal=True),
+    "one position": GRAPHS["sequential"].at(("last",)),
+}
+UNITS: dict[str, dict[str, int]] = {"nodes": {}, "outputs": {"d_model": 32}, "neurons": {"d_head": 8, "d_mlp": 64}}
 
 
 def scores_on(graph: Graph, seed: int = 0) -> Scores:
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(graph.n_sources, graph.n_destinations, generator=generator) ** 3 * graph.mask
+    values = torch.randn(graph.shape, generator=generator) ** 3 * graph.mask
     clean = 3 + torch.randn(32, generator=generator)
     known = {"task": "ioi", "model": "toy", "method": "EAP()", "ablation": "patch"}
     return Scores(graph=graph, values=values, clean=clean, corrupted=clean - 4, provenance=known)
@@ -53,8 +64,8 @@ def scores_on(graph: Graph, seed: int = 0) -> Scores:
 def circuit_on(graph: Graph, n: int = 60) -> Circuit:
     """A circuit of at least ``n`` edges."""
     scores = scores_on(graph)
-    grown = (scores.greedy(size) for size in range(n, graph.n_edges, 20))
-    return next(circuit for circuit in grown if circuit.n_edges >= n)
+    grown = (scores.greedy(size) for size in range(n, graph.size, 20))
+    return next(circuit for circuit in grown if circuit.size >= n)
 
 
 def evaluation_of(circuit: Circuit, share: float = 0.8, completeness: float | None = None) -> Evaluation:
@@ -65,7 +76,7 @@ def evaluation_of(circuit: Circuit, share: float = 0.8, completeness: float | No
 
 
 def baseline_of(circuit: Circuit) -> Baseline:
-    return Baseline(circuit.n_edges, tuple(evaluation_of(circuit, 0.1 + 0.01 * i) for i in range(20)))
+    return Baseline(circuit.size, tuple(evaluation_of(circuit, 0.1 + 0.01 * i) for i in range(20)))
 
 
 def edge_lines(figure: Picture) -> dict[str, PathPatch]:
@@ -78,11 +89,8 @@ def words(figure: Picture) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_every_edge_is_drawn_once_no_texts_overlap_and_nothing_leaves_the_figure(name: str) -> None:
-    circuit = circuit_on(GRAPHS[name])
-    figure = draw_circuit(circuit, evaluation=evaluation_of(circuit), baseline=baseline_of(circuit))
-    assert set(edge_lines(figure)) == set(circuit.edges)
+def check_readable(figure: Picture) -> None:
+    """Nothing leaves the figure, and no texts overlap."""
     frame = figure.bbox
     renderer = FigureCanvasAgg(figure).get_renderer()
     for artist in figure.axes[0].get_children():
@@ -103,8 +111,19 @@ def test_every_edge_is_drawn_once_no_texts_overlap_and_nothing_leaves_the_figure
 
 
 @pytest.mark.parametrize("name", GRAPHS)
+def test_every_edge_is_drawn_once_no_texts_overlap_and_nothing_leaves_the_figure(name: str) -> None:
+    circuit = circuit_on(GRAPHS[name])
+    figure = draw_circuit(circuit, evaluation=evaluation_of(circuit), baseline=baseline_of(circuit))
+    assert set(edge_lines(figure)) == set(circuit.edges)
+    check_readable(figure)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_edges_go_around_boxes(name: str) -> None:
-    circuit = circuit_on(GRAPHS[name], 120 if name != "grouped" else 60)
+    check_courses(circuit_on(GRAPHS[name], 120 if name != "grouped" else 60))
+
+
+def check_courses(circuit: Circuit) -> None:
     layout = Layout.of(circuit)
     obstacles = [*layout.nodes.values(), *layout.ports.values()]
     for edge in circuit.edges:
@@ -112,7 +131,7 @@ def test_edges_go_around_boxes(name: str) -> None:
         course = route(layout, source, destination)
         (x0, y0), (x1, y1) = course.knots[0], course.knots[-1]
         assert y0 == pytest.approx(layout.nodes[source].top)
-        target = layout.nodes["logits"] if destination == "logits" else layout.ports[destination]
+        target = layout.nodes[destination] if destination.startswith("logits") else layout.ports[destination]
         assert y1 == pytest.approx(target.bottom)
         assert layout.nodes[source].left <= x0 <= layout.nodes[source].right
         assert target.left <= x1 <= target.right
@@ -301,13 +320,184 @@ def test_matplotlib_is_imported_for_drawing_only() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# --- positions ---
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_every_edge_between_positions_is_drawn_readably(name: str) -> None:
+    circuit = circuit_on(PLACED[name])
+    figure = draw_circuit(circuit, evaluation=evaluation_of(circuit), baseline=baseline_of(circuit))
+    assert set(edge_lines(figure)) == set(circuit.edges)
+    check_readable(figure)
+    check_courses(circuit)
+
+
+def column_of(layout: Layout, x: float) -> str:
+    """The name of the column of positions that holds ``x``."""
+    return layout.columns[sum(border < x for border in layout.borders)][0]
+
+
+@pytest.mark.parametrize("name", ["spans", "grouped spans", "parallel spans"])
+def test_only_keys_and_values_cross_columns(name: str) -> None:
+    circuit = circuit_on(PLACED[name])
+    layout, crossing = Layout.of(circuit), set()
+    for edge in circuit.edges:
+        source, _, destination = edge.partition("->")
+        course = route(layout, source, destination)
+        ends = [column_of(layout, x) for x, _ in (course.knots[0], course.knots[-1])]
+        assert ends == [source.partition("@")[2], destination.partition("@")[2]]
+        if ends[0] != ends[1]:
+            crossing.add(destination.partition("@")[0][-3:])
+    assert crossing == {"<k>", "<v>"}
+    for node, box in layout.nodes.items():
+        base, _, position = node.partition("@")
+        assert box.label == base
+        assert column_of(layout, box.x) == position
+    xs = [x for _, x in layout.columns]
+    assert xs == sorted(xs)
+    assert [name for name, _ in layout.columns] == [p for p in SPANS if any(n.endswith(f"@{p}") for n in circuit.nodes)]
+
+
+def test_positions_without_a_part_are_left_out() -> None:
+    graph = GRAPHS["sequential"].at(tuple(map(str, range(22))), causal=True)
+    circuit = Circuit.of(graph, ["input@3->m0@3", "m0@3->a1.h2<v>@7", "a1.h2@7->logits@7"])
+    layout, figure = Layout.of(circuit), draw_circuit(circuit)
+    assert [name for name, _ in layout.columns] == ["position 3", "position 7"]
+    assert set(layout.nodes) == {"input@3", "m0@3", "a1.h2@7", "logits@7"}
+    text = words(figure)
+    assert text.count("position 3") == 2  # below and above
+    assert "20 of 22 positions have no part in the circuit and are left out." in text
+    assert "A head stands at the position that it writes to" in text
+    assert "3 of" in text
+    assert "a1.h2@7" not in text  # the column says where
+
+
+def test_groups_at_a_position_share_their_k_and_v_ports() -> None:
+    circuit = Circuit.of(PLACED["grouped spans"], ["input@verb->a0.g1<k>@last", "a0.h3@last->logits@last"])
+    layout = Layout.of(circuit)
+    assert {name for name in layout.ports if "<q>" not in name} == {"a0.g1<k>@last", "a0.g1<v>@last"}
+    (rail,) = layout.rails
+    assert rail.left == layout.nodes["a0.h3@last"].x
+    assert rail.right == rail.port_x > layout.nodes["a0.h3@last"].right
+
+
+@pytest.mark.parametrize("level", ["edges", *UNITS])
+def test_empty_circuits_with_positions(level: str) -> None:
+    graph = replace(PLACED["spans"], level=level, **UNITS.get(level, {}))
+    circuit = Circuit.of(graph, [])
+    figure = draw_circuit(circuit)
+    check_readable(figure)
+    assert f"This circuit has no {graph.thing}s." in words(figure)
+    parsed(to_dot(circuit))
+
+
+# --- nodes and units ---
+
+
+def of_level(level: str, graph: str = "sequential", positions: tuple[str, ...] = ()) -> Graph:
+    return replace(GRAPHS[graph], level=level, **UNITS[level]).at(positions)
+
+
+def filled(figure: Picture) -> dict[str, str]:
+    """Colours of the filled boxes, by their names."""
+    boxes = [a for a in figure.axes[0].patches if isinstance(a, FancyBboxPatch) and a.get_gid()]
+    return {str(box.get_gid()): to_hex(box.get_facecolor()).upper() for box in boxes}
+
+
+@pytest.mark.parametrize("positions", [(), SPANS], ids=["sum", "spans"])
+@pytest.mark.parametrize("name", ["sequential", "grouped", "parallel", "attention-only", "deep"])
+@pytest.mark.parametrize("level", UNITS)
+def test_every_node_is_a_box(level: str, name: str, positions: tuple[str, ...]) -> None:
+    circuit = scores_on(of_level(level, name, positions)).top(12 if level == "nodes" else 60)
+    figure = draw_circuit(circuit, evaluation=evaluation_of(circuit), baseline=baseline_of(circuit))
+    check_readable(figure)
+    assert set(filled(figure)) == {node for node in circuit.nodes if not node.startswith("logits")}
+    assert not edge_lines(figure)
+    assert f"{circuit.size:,} of {circuit.graph.size:,} {circuit.graph.thing}s" in words(figure)
+
+
+def test_texts_stay_in_their_boxes() -> None:
+    graph = replace(GRAPHS["deep"], level="neurons", d_head=64, d_mlp=3072)
+    layout, figure = Layout.of(circuit := scores_on(graph).top(900)), draw_circuit(scores_on(graph).top(900))
+    assert any(len(name) == len("a11.h11.n63") for name in circuit.names)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    inches = figure.axes[0].transData.inverted()
+    for text in figure.axes[0].texts:
+        x, y = text.get_position()
+        for box in layout.nodes.values():
+            if box.left < x < box.right and box.bottom < y < box.top:
+                (left, bottom), (right, top) = inches.transform(Text.get_window_extent(text, renderer))
+                assert box.left <= left, text
+                assert right <= box.right, text
+                assert box.bottom - 0.02 <= bottom, text
+                assert top <= box.top + 0.02, text
+
+
+def test_boxes_have_the_colours_of_their_scores() -> None:
+    given = {"input": -1.0, "a0.h0": -4.0, "a1.h2": 2.0, "m1": 0.5, "m2": 0.0}
+    circuit = Circuit.of(of_level("nodes"), given, ablation="patch")
+    colours, contents = filled(draw_circuit(circuit)), Contents(circuit)
+    assert colours == {name: contents.colour(score) for name, score in given.items()}
+    red, blue = ({name: int(c[i : i + 2], 16) for name, c in colours.items()} for i in (1, 5))
+    assert all((blue[name] > red[name]) == (given[name] < 0) for name in given if given[name])
+    assert red["a0.h0"] < red["input"]  # stronger is fuller
+    assert blue["a1.h2"] < blue["m1"]
+    assert colours["m2"] == "#FFFFFF" or abs(red["m2"] - blue["m2"]) < 16
+    text = words(draw_circuit(circuit))
+    assert "a0.h0\n-4" in text
+    assert "negative: patching this node hurts the behaviour" in text
+    assert "The colour shows a node's score." in text
+    unsigned = words(draw_circuit(replace(circuit, provenance={"signed": False})))
+    assert "hurts" not in unsigned
+    assert "The scores of this method carry no sign." in unsigned
+
+
+def test_a_box_says_how_much_of_its_node_is_in() -> None:
+    graph = of_level("neurons")
+    given = {"m1.n5": -2.0, "m1.n17": -3.0, "m1.n3": 0.5, "m1.n60": 0.25, "a0.h2.n7": 1.0}
+    circuit = Circuit.of(graph, given)
+    assert Contents(circuit).of == {
+        "a0.h2": Content(1.0, 1, 8, ("n7",)),
+        "m1": Content(-4.25, 4, 64, ("n17", "n5", "n3")),
+    }
+    text = words(draw_circuit(circuit))
+    assert "m1\n-4.25\n4 of 64\nn17 n5 n3" in text
+    assert "the sum of its neurons' in the circuit" in text
+    assert "5 of 289 neurons (1.7%), in 2 of 16 nodes" in text
+    plain = words(draw_circuit(Circuit(graph, circuit.mask)))
+    assert "m1\n4 of 64\nn3 n5 n17" in plain
+    assert "have no scores" in plain
+    at = Circuit.of(graph.at(SPANS), {"m1.n5@verb": 1.0, "m1.n6@verb": 1.0, "m1.n5@last": -1.0})
+    assert Contents(at).of == {"m1@verb": Content(2.0, 2, 64, ("n5", "n6")), "m1@last": Content(-1.0, 1, 64, ("n5",))}
+
+
+@pytest.mark.parametrize("level", ["edges", *UNITS])
+def test_the_strongest_at_any_level(level: str) -> None:
+    circuit = circuit_on(GRAPHS["sequential"]) if level == "edges" else scores_on(of_level(level)).top(12)
+    figure = draw_circuit(circuit, max_size=5)
+    assert f"only the 5 strongest {circuit.graph.thing}s are drawn" in words(figure)
+    shown = {name.rpartition(".")[0] if level in ("outputs", "neurons") else name for name in circuit.names[:5]}
+    assert set(edge_lines(figure) if level == "edges" else filled(figure)) == {name or "input" for name in shown}
+    with pytest.raises(InputError, match="got both"):
+        draw_circuit(circuit, max_size=3, max_edges=3)
+    with pytest.raises(InputError, match=r"max_size=3\): this circuit has no scores"):
+        draw_circuit(Circuit(circuit.graph, circuit.mask), max_size=3)
+    if level != "edges":
+        with pytest.raises(InputError, match=f"a circuit of {circuit.graph.thing}s; pass max_size"):
+            draw_circuit(circuit, max_edges=3)
+
+
 # --- Graphviz: a strict reader of the part of the language that is written ---
 
 _STRING = r'"((?:[^"\\\n]|\\.)*)"'
 _ATTRIBUTES = rf"\[((?:\w+={_STRING}|\w+=[\w.]+)(?:, (?:\w+={_STRING}|\w+=[\w.]+))*)\]"
 _STATEMENTS = {
     "open": re.compile(rf"digraph {_STRING} \{{"),
-    "setting": re.compile(r"  rankdir=BT;"),
+    "setting": re.compile(r"  (?:rankdir=BT|newrank=true);"),
+    "cluster": re.compile(rf"  subgraph {_STRING} \{{"),
+    "label": re.compile(rf"    label={_STRING};"),
+    "member": re.compile(rf"    {_STRING} {_ATTRIBUTES};"),
+    "end": re.compile(r"  \}"),
     "default": re.compile(rf"  (?:node|edge) {_ATTRIBUTES};"),
     "rank": re.compile(rf"  \{{ rank=same;(?: {_STRING};)+ \}}"),
     "node": re.compile(rf"  {_STRING} {_ATTRIBUTES};"),
@@ -330,29 +520,75 @@ def parsed(text: str) -> tuple[list[str], list[tuple[str, str, dict[str, str]]]]
     assert kinds[0] == "open"
     assert kinds[-1] == "close"
     assert kinds.count("open") == kinds.count("close") == 1
+    assert kinds.count("cluster") == kinds.count("end")
     return kinds, edges
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [*GRAPHS, *PLACED])
 def test_dot_holds_every_edge_once(name: str) -> None:
-    circuit = circuit_on(GRAPHS[name])
+    circuit = circuit_on({**GRAPHS, **PLACED}[name])
     _, edges = parsed(to_dot(circuit))
     ours = [(a, b, attributes) for a, b, attributes in edges if "id" in attributes]
     assert sorted(attributes["id"] for _, _, attributes in ours) == sorted(circuit.edges)
     scores = circuit.to_dict()
     for source, node, attributes in ours:
         port = f"<{attributes['headlabel']}>" if "headlabel" in attributes else ""
-        assert attributes["id"] == f"{source}->{node}{port}"
+        base, sign, position = node.partition("@")
+        assert attributes["id"] == f"{source}->{base}{port}{sign}{position}"
         assert float(attributes["score"]) == scores[attributes["id"]]
         assert attributes["color"] == (CARRIES if scores[attributes["id"]] < 0 else OPPOSES)
     strongest_first = [float(attributes["penwidth"]) for _, _, attributes in ours]
     assert strongest_first == sorted(strongest_first, reverse=True)
 
 
+@pytest.mark.parametrize("name", ["spans", "grouped spans"])
+def test_dot_has_a_cluster_per_position(name: str) -> None:
+    circuit = circuit_on(PLACED[name])
+    text = to_dot(circuit)
+    kinds, edges = parsed(text)
+    there = [p for p in SPANS if any(node.endswith(f"@{p}") for node in circuit.nodes)]
+    assert re.findall(r'^    label="(\w+)";', text, re.MULTILINE) == there
+    members = re.findall(r'^    "([^"]+)" \[label="([^"@]+)"', text, re.MULTILINE)
+    assert all(member.partition("@")[0] == label for member, label in members)
+    named = {member for member, _ in members}
+    assert named >= set(circuit.nodes)
+    assert len(members) == len(named)
+    assert {node for a, b, _ in edges for node in (a, b)} <= named
+    assert "rank" in kinds
+
+
+@pytest.mark.parametrize("positions", [(), SPANS], ids=["sum", "spans"])
+@pytest.mark.parametrize("level", UNITS)
+def test_dot_of_nodes_and_units(level: str, positions: tuple[str, ...]) -> None:
+    circuit = scores_on(of_level(level, positions=positions)).top(12)
+    text, contents = to_dot(circuit), Contents(circuit)
+    _, edges = parsed(text)
+    assert {attributes["style"] for _, _, attributes in edges} == {"invis"}
+    boxes = dict(re.findall(r'"([^"]+)" \[id="[^"]+", (.*)\];', text))
+    assert set(boxes) == set(contents.of)
+    for name, attributes in boxes.items():
+        content = contents.of[name]
+        assert f'score="{content.score!r}"' in attributes
+        assert f'fillcolor="{contents.colour(content.score)}"' in attributes
+        if content.total > 1:
+            label = f"{name.partition('@')[0]}\\n{content.n} of {content.total}\\n{' '.join(content.strongest)}"
+            assert f'label="{label}"' in attributes
+    assert edges[-1][1] == "logits"
+    plain = to_dot(Circuit(circuit.graph, circuit.mask))
+    parsed(plain)
+    assert "score=" not in plain
+
+
 def test_dot_ties_groups_to_their_heads() -> None:
     text = to_dot(Circuit.of(GRAPHS["grouped"], ["input->a0.g1<k>", "a0.h3->logits"]))
     _, edges = parsed(text)
     assert [(a, b) for a, b, attributes in edges if "id" not in attributes] == [("a0.g1", "a0.h3")]
+
+
+def test_dot_ties_groups_at_each_position() -> None:
+    text = to_dot(Circuit.of(PLACED["grouped spans"], ["input@verb->a0.g1<k>@last", "a0.h3@last->logits@last"]))
+    _, edges = parsed(text)
+    assert [(a, b) for a, b, attributes in edges if "id" not in attributes] == [("a0.g1@last", "a0.h3@last")]
 
 
 def test_dot_escapes_names_and_does_without_scores() -> None:
@@ -397,6 +633,19 @@ def test_curve_draws_values_intervals_and_levels(tmp_path: Path) -> None:
     assert ">whole model<" in text
 
 
+@pytest.mark.parametrize("level", ["edges", *UNITS])
+def test_curve_counts_what_is_chosen(level: str) -> None:
+    graph = GRAPHS["sequential"] if level == "edges" else of_level(level)
+    scores = scores_on(graph)
+    circuits = [scores.greedy(n) for n in (1, 8, 15)]
+    curve = Curve((1, 8, 15), tuple(evaluation_of(c, i / 3) for i, c in enumerate(circuits)))
+    (axes,) = plot_curve(curve).axes
+    assert axes.get_xlabel() == f"{graph.thing}s in the circuit (of {graph.size:,})"
+    line = next(line for line in axes.lines if str(line.get_label()).startswith("faithfulness"))
+    assert list(line.get_xdata()) == [c.size for c in circuits if c.size]
+    assert axes.get_xlim()[1] > graph.size
+
+
 def test_curve_draws_completeness_and_baseline() -> None:
     curve = curve_on(GRAPHS["sequential"], completeness=True)
     baseline = baseline_of(curve.evaluations[-1].circuit)
@@ -410,7 +659,7 @@ def test_curve_draws_completeness_and_baseline() -> None:
     assert legend.x0 >= 0
     assert legend.x1 <= figure.bbox.x1
     left, right = figure.axes[0].get_xlim()
-    assert left < baseline.n_edges < right
+    assert left < baseline.size < right
     with pytest.raises(InputError, match="ends in"):
         plot_curve(curve, "curve.txt")
     with pytest.raises(InputError, match="at least one evaluation"):

@@ -14,8 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_circuits.attribution import EAP, EAPIG, Ablation, CleanCorrupted, Exact, Method, attribute
-    from sparse_circuits.circuit import Circuit, Scores
+    from sparse_circuits.attribution import (
+        EAP,
+        EAPIG,
+        Ablation,
+        AtPStar,
+        CleanCorrupted,
+        Exact,
+        InformationFlowRoutes,
+        Method,
+        RelP,
+        attribute,
+    )
+    from sparse_circuits.circuit import Circuit, Scores, Stability
     from sparse_circuits.errors import FileFormatError, InputError, SparseCircuitsError, UnsupportedModelError
     from sparse_circuits.evaluation import (
         Baseline,
@@ -34,8 +45,19 @@ __version__ = "0.1.0"
 
 # Public names and where they live. They are imported when first used, so that importing the package costs nothing.
 _HOMES = {
-    "attribution": ("EAP", "EAPIG", "Ablation", "CleanCorrupted", "Exact", "Method", "attribute"),
-    "circuit": ("Circuit", "Scores"),
+    "attribution": (
+        "EAP",
+        "EAPIG",
+        "Ablation",
+        "AtPStar",
+        "CleanCorrupted",
+        "Exact",
+        "InformationFlowRoutes",
+        "Method",
+        "RelP",
+        "attribute",
+    ),
+    "circuit": ("Circuit", "Scores", "Stability"),
     "errors": ("FileFormatError", "InputError", "SparseCircuitsError", "UnsupportedModelError"),
     "evaluation": (
         "Baseline",
@@ -56,6 +78,7 @@ __all__ = [
     "EAP",
     "EAPIG",
     "Ablation",
+    "AtPStar",
     "Baseline",
     "Batch",
     "Circuit",
@@ -65,14 +88,17 @@ __all__ = [
     "Exact",
     "FileFormatError",
     "Graph",
+    "InformationFlowRoutes",
     "InputError",
     "LogProb",
     "LogitDiff",
     "Method",
     "NegativeKL",
     "ProbDiff",
+    "RelP",
     "Scores",
     "SparseCircuitsError",
+    "Stability",
     "Task",
     "UnsupportedModelError",
     "__version__",

@@ -69,10 +69,13 @@ class AtPStar(Method):
                 dropped[0] = layer
                 scorer.start(batch)
                 scorer.add(value.sum(), delta, here, retain=True)
-                found.append(scorer.collect())
+                scores = scorer.collect()
+                if graph.level != "edges" and layer >= 0:
+                    scores[:, _units_of(graph, layer)] = 0
+                found.append(scores)
                 if fixed:
                     dz = torch.autograd.grad(value.sum(), [trace.z for trace in here.layers], retain_graph=True)
-                    at_z.append(dz)
+                    at_z.append([torch.zeros_like(g) if at == layer else g for at, g in enumerate(dz)])
             if fixed:
                 query_key_effects(problem, batch, here, delta, at_z, found)
             total = torch.stack([scores.abs() for scores in found]).sum(0) / share.to(anatomy.device)
@@ -84,7 +87,8 @@ class AtPStar(Method):
 def _with_drops(here: Run) -> list[int]:
     """Let no gradient flow back through what one layer writes: the layer in the list that is returned, -1 for none.
 
-    The hooks sit on this run's tensors and are gone with them.
+    The hooks sit on this run's tensors and are gone with them. The gradient *at* these tensors is not to be relied upon: PyTorch
+    gives it from before the hook or from after, depending on what else is asked for.
     """
     dropped = [-1]
     for layer, trace in enumerate(here.layers):
@@ -92,6 +96,12 @@ def _with_drops(here: Run) -> list[int]:
             if written is not None:
                 written.register_hook(lambda g, layer=layer: torch.zeros_like(g) if dropped[0] == layer else g)
     return dropped
+
+
+def _units_of(graph: Graph, layer: int) -> slice:
+    """What a layer writes, at a level without edges, at all positions."""
+    last = graph.units_at(layer, "mlp" if graph.has_mlp else "heads")
+    return slice(graph.units_at(layer, "heads").start * graph.n_positions, last.stop * graph.n_positions)
 
 
 def _shares(graph: Graph, n_drops: int) -> Tensor:

@@ -2,5 +2,6 @@
 
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.scores import Scores
+from sparse_circuits.circuit.stability import Stability
 
-__all__ = ["Circuit", "Scores"]
+__all__ = ["Circuit", "Scores", "Stability"]

@@ -43,14 +43,14 @@ class Commands(TyperGroup):
 class Command(TyperCommand):
     """A command whose help lists options by their panel; typer itself does so only where rich draws the help."""
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
                 sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
-        # what belongs to no panel comes last, but for arguments
+        # what belongs to no panel comes last, but for arguments, which come first
         for name in sorted(sections, key=("Arguments", *(n for n in sections if n != "Options"), "Options").index):
             with formatter.section(name):
                 formatter.write_dl(sections[name])
@@ -88,7 +88,9 @@ for command, examples in (
     (tasks.tasks, tasks.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
 ):
-    app.command(cls=Command, epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)]))(command)
+    app.command(
+        cls=Command, epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)])
+    )(command)
 
 
 def _fail(message: str, context: typer.Context | None = None) -> int:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.find import report, search, write
 from sparse_circuits.cli.folder import check_out
 from sparse_circuits.cli.options import Device, option
 from sparse_circuits.cli.record import Arguments
+from sparse_circuits.cli.report import report, write
+from sparse_circuits.cli.search import search
 
 EXAMPLES = ("demo", "demo --out ioi-demo")
 

@@ -133,7 +133,9 @@ def _curve(model: Any, opened: Opened, task: Task, common: dict[str, Any]) -> Cu
 
     scores = sc.Scores.load(opened.path.parent / SCORES)
     arguments = opened.record.arguments if opened.record is not None else None
-    select = arguments.select if arguments is not None and arguments.select is not None else "greedy"
+    select = "greedy" if scores.graph.level == "edges" else "top"
+    if arguments is not None:
+        select = arguments.select or ("top" if arguments.stable is not None else select)
     signed = arguments is not None and arguments.signed
     return sc.faithfulness_curve(model, scores, task, select=select, signed=signed, **common)
 
@@ -146,7 +148,8 @@ def _write_curve(curve: Curve, folder: Path, about: dict[str, Any]) -> list[Path
         **about,
         "ablation": curve.evaluations[0].ablation,
         "requested": curve.requested,
-        "edges": curve.sizes,
+        "level": curve.evaluations[0].circuit.graph.level,
+        "sizes": [e.circuit.size for e in curve.evaluations],
         "faithfulness": curve.faithfulness,
         "intervals": curve.intervals,
         "area": curve.area,
@@ -161,18 +164,18 @@ def _write_curve(curve: Curve, folder: Path, about: dict[str, Any]) -> list[Path
 
 
 def _report_curve(name: str, curve: Curve, files: list[Path]) -> None:
-    total = curve.evaluations[0].circuit.graph.n_edges
+    graph = curve.evaluations[0].circuit.graph
     output.line()
     output.line(f"Other sizes of {name}")
     rows = [
         (
             f"{asked:,}",
-            f"{e.circuit.n_edges:,}",
-            f"{e.circuit.n_edges / total:.1%}",
+            f"{e.circuit.size:,}",
+            f"{e.circuit.size / graph.size:.1%}",
             output.with_interval(e.faithfulness, e.faithfulness_interval),
         )
         for asked, e in zip(curve.requested, curve.evaluations, strict=True)
     ]
-    output.table("asked for", "edges", "share", "faithfulness", rows=rows, text=["faithfulness"])
+    output.table("asked for", graph.level, "share", "faithfulness", rows=rows, text=["faithfulness"])
     output.line()
     output.pairs([("area under the curve", f"{curve.area:.3f}"), ("curve", ", ".join(map(str, files)))])

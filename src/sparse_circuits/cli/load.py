@@ -64,7 +64,11 @@ class Opened:
 
     @property
     def ablation(self) -> str:
-        return str(self.circuit.provenance.get("ablation", "patch"))
+        """As it was found; a method that needs no ablation leaves only its run's."""
+        known = self.circuit.provenance.get("ablation")
+        if known is None and self.record is not None:
+            known = self.record.arguments.ablation
+        return str(known or "patch")
 
     @property
     def seed(self) -> int:

@@ -33,25 +33,30 @@ _GRADIENT = ("rule",)
 ENTRIES: dict[MethodName, Entry] = {
     "eap": Entry("a first-order estimate, at the clean run", "2 forward, 1 backward", _GRADIENT),
     "eap-ig": Entry(
-        "gradients averaged between corrupted and clean",
+        "gradients averaged on the way from corrupted to clean",
         "2 + steps forward, steps backward",
-        ("steps", "path", "quadrature", *_GRADIENT),
+        ("steps", "path", "quadrature", "direct", *_GRADIENT),
     ),
     "clean-corrupted": Entry("the mean of the gradients at both ends", "3 forward, 2 backward", _GRADIENT),
-    "relp": Entry("as eap, by relevance instead of gradients", "2 forward, 1 backward"),
+    "relp": Entry("as eap, with relevance propagated instead of gradients", "2 forward, 1 backward"),
     "atp-star": Entry(
-        "as eap, mending saturation and cancellation", "2 forward and more, 1 or 2 backward a layer", ("qk_fix", "grad_drop")
+        "as eap, but for saturated attention and effects that cancel",
+        "2 forward and more, 1 or 2 backward per layer",
+        ("qk_fix", "grad_drop"),
     ),
-    "information-flow-routes": Entry("what flows, whatever it does to the metric", "1 forward"),
-    "exact": Entry("every part patched on its own", "up to 1 forward a part"),
-    "acdc": Entry("parts removed while the output hardly moves", "about 1 forward a part", ("acdc_threshold",), True),
+    "information-flow-routes": Entry("how much flows, whatever it does to the metric", "1 forward"),
+    "exact": Entry("every part patched on its own", "up to 1 forward per part"),
+    "acdc": Entry(
+        "parts removed as long as the output hardly moves", "about 1 forward per part", ("acdc_threshold",), True
+    ),
     "edge-pruning": Entry(
-        "a mask, learned by gradient descent",
-        "1 forward, 1 backward a step",
-        ("steps", "sparsity", "learning_rate", "objective"),
+        "a mask over all parts, learned by gradient descent",
+        "1 forward, 1 backward per step",
+        ("steps", "sparsity", "warmup", "learning_rate", "objective"),
         True,
     ),
 }
+CHECKPOINTED = "edge-pruning"  # the method that can be taken up again
 OPTIONS = tuple(dict.fromkeys(name for entry in ENTRIES.values() for name in entry.options))
 FIELDS = {"acdc_threshold": "threshold"}
 """Fields of the methods that are named otherwise than the arguments."""
@@ -75,13 +80,10 @@ def check_owner(name: str, method: str, value: object = None) -> None:
 
 def methods() -> None:
     """List the methods, with what each costs and which options are its own."""
-    output.line("Methods, with their passes per batch (--method NAME):")
-    rows = [(f"  {name}", entry.summary, entry.passes) for name, entry in ENTRIES.items()]
-    output.table("", "", "", rows=rows, text=("",))
-    output.line()
-    output.line("Their own options (see find --help):")
-    own = [(f"  {name}", " ".join(map(flag, entry.options))) for name, entry in ENTRIES.items() if entry.options]
-    output.pairs(own)
+    output.line("Methods (--method NAME), each with its passes per batch and its own options:")
+    for name, entry in ENTRIES.items():
+        own = [("", "options " + " ".join(map(flag, entry.options)))] if entry.options else []
+        output.pairs([(f"  {name:{max(map(len, ENTRIES))}}", entry.summary), ("", entry.passes), *own])
     output.line()
     chosen = " and ".join(name for name, entry in ENTRIES.items() if entry.selects)
     output.line(f"{chosen} choose a circuit by themselves, unless a size or threshold is given.")

@@ -21,13 +21,17 @@ MethodName = Literal[
 ]
 PathName = Literal["inputs", "activations"]
 QuadratureName = Literal["left", "right", "midpoint", "trapezoid", "gauss-legendre"]
+DirectName = Literal["path", "exact", "mean"]
 RuleName = Literal["plain", "frozen", "relp"]
+ObjectiveName = Literal["kl", "metric"]
 LevelName = Literal["edges", "nodes", "outputs", "neurons"]
 PositionsName = Literal["sum", "keep", "spans"]
 AblationName = Literal["patch", "zero", "mean", "mean-positional"]
 SelectName = Literal["greedy", "top"]
 KVName = Literal["per-group", "per-query-head"]
 
+# how many are chosen where nothing is said
+SIZES: dict[LevelName, int] = {"edges": 200, "nodes": 20, "outputs": 400, "neurons": 200}
 FEWEST_DRAWS = 20
 DRAWS = 20
 BATCH_SIZE = 32

@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from sparse_circuits.circuit import Circuit
     from sparse_circuits.evaluation import Baseline, Evaluation
+    from sparse_circuits.graph import Graph
 
 
 @contextmanager
@@ -46,24 +47,34 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
         line(f"{name:{width}}   {value}")
 
 
-def strongest_edges(circuit: Circuit, n: int = 10) -> None:
-    """The strongest edges with their scores."""
+def strongest(circuit: Circuit, n: int = 10) -> None:
+    """The strongest edges, nodes or units with their scores."""
     scores = list(circuit.to_dict().items())[:n]
-    table("strongest edges", "score", rows=[(name, number(score)) for name, score in scores], text=["strongest edges"])
+    title = f"strongest {circuit.graph.thing}s"
+    table(title, "score", rows=[(name, number(score)) for name, score in scores], text=[title])
 
 
 def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline]) -> None:
-    """The whole model, each circuit with random ones of its size, and the empty circuit, one below the other."""
+    """The whole model, each circuit with random ones of its size, and the empty circuit, one below the other.
+
+    Sizes are in one unit, which heads their column, unless the circuits are of different levels or positions.
+    """
     first = next(iter(evaluations.values()))
-    graph = first.circuit.graph
+    alike = len({e.circuit.graph for e in evaluations.values()}) == 1
     complete = any(e.completeness is not None for e in evaluations.values())
-    rows = [("whole model", f"{graph.n_edges:,}", number(float(first.clean.mean())), "1.00", "")]
+
+    def size(n: int, graph: Graph) -> str:
+        return f"{n:,}" if alike else f"{n:,} {graph.level}"
+
+    whole = size(first.circuit.graph.size, first.circuit.graph) if alike else ""
+    rows = [("whole model", whole, number(float(first.clean.mean())), "1.00", "")]
     for name, evaluation in evaluations.items():
+        graph = evaluation.circuit.graph
         own = (evaluation.completeness, evaluation.completeness_interval)
         rows.append(
             (
                 name,
-                f"{evaluation.circuit.n_edges:,}",
+                size(evaluation.circuit.size, graph),
                 number(evaluation.mean),
                 with_interval(evaluation.faithfulness, evaluation.faithfulness_interval),
                 "" if own[0] is None or own[1] is None else with_interval(own[0], own[1]),
@@ -74,10 +85,11 @@ def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline
             metric_of_draws = number(median(e.mean for e in baseline.evaluations))
             label = f"random, median of {len(baseline.evaluations)}"
             faithfulness = with_interval(baseline.median, baseline.interval)
-            rows.append((label, f"{baseline.n_edges:,}", metric_of_draws, faithfulness, ""))
+            rows.append((label, size(baseline.size, graph), metric_of_draws, faithfulness, ""))
     rows.append(("empty circuit", "0", number(float(first.empty.mean())), "0.00", ""))
     metric = str(first.circuit.provenance.get("metric", "metric"))
-    columns = ["", "edges", metric, "faithfulness", *(["completeness"] if complete else [])]
+    unit = first.circuit.graph.level if alike else "size"
+    columns = ["", unit, metric, "faithfulness", *(["completeness"] if complete else [])]
     table(*columns, rows=[row[: len(columns)] for row in rows], text=("", "faithfulness", "completeness"))
 
 

@@ -18,9 +18,11 @@ from sparse_circuits.cli.options import (
     DRAWS,
     FEWEST_DRAWS,
     AblationName,
+    DirectName,
     KVName,
     LevelName,
     MethodName,
+    ObjectiveName,
     PathName,
     PositionsName,
     QuadratureName,
@@ -50,13 +52,15 @@ class Arguments:
     steps: int | None = None
     path: PathName | None = None
     quadrature: QuadratureName | None = None
+    direct: DirectName | None = None
     rule: RuleName | None = None
     qk_fix: bool | None = None
     grad_drop: bool | None = None
     acdc_threshold: float | None = None
     sparsity: float | None = None
+    warmup: float | None = None
     learning_rate: float | None = None
-    objective: str | None = None
+    objective: ObjectiveName | None = None
     ablation: AblationName = "patch"
     size: int | None = None
     threshold: float | None = None
@@ -74,6 +78,11 @@ class Arguments:
             if (value := getattr(self, name)) is not None:
                 check_owner(name, self.method, value)
         self._check_choice()
+        if self.method == "edge-pruning":
+            if self.size is not None and self.sparsity is not None:
+                raise InputError(f"--sparsity and {self.size_flag} both say how much to keep; give one of them.")
+            if self.batch_size == "auto":
+                raise InputError("--batch-size auto: what edge-pruning learns depends on it; give a number.")
         for name, fewest in _FEWEST.items():
             value = getattr(self, name)
             if isinstance(value, int) and value < fewest:
@@ -97,8 +106,13 @@ class Arguments:
                 raise InputError(f"--stable resamples the scores of every example, and {self.method} gives none.")
             if not 0 < self.stable <= 1:
                 raise InputError(f"--stable {self.stable}: expected a share above 0 and at most 1.")
+        given = "--select" if self.select is not None else "--signed" if self.signed else None
+        if given and self.chosen_by_method:
+            raise InputError(f"{given} goes with {self.size_flag}: without it {self.method} chooses by itself.")
         if self.select is not None and self.level != "edges":
-            raise InputError(f"--select is for edges; with --level {self.level} the strongest are chosen: leave it out.")
+            raise InputError(
+                f"--select is for edges; with --level {self.level} the strongest are chosen: leave it out."
+            )
 
     @property
     def size_flag(self) -> str:
@@ -118,13 +132,17 @@ class Arguments:
         if method != self.method:
             dropped |= dict.fromkeys(OPTIONS)
             if ENTRIES[method].selects:
-                dropped |= choice
+                dropped |= {**choice, "signed": False}
         if given.get("level", self.level) != self.level:
             dropped |= choice
         if "threshold" in given:
             dropped |= {"size": None, "stable": None, "select": None}
         if given.keys() & {"size", "stable", "select"}:
             dropped |= {"threshold": None}
+        if "size" in given:
+            dropped |= {"sparsity": None}
+        if "sparsity" in given:
+            dropped |= {"size": None}
         if "stable" in given:
             dropped |= {"select": None}
         if "select" in given:

@@ -31,17 +31,35 @@ def view(
     max_edges: Annotated[
         int | None, option("--max-edges", "Draw only the strongest edges.", "all", metavar="N", min=1)
     ] = None,
+    max_size: Annotated[
+        int | None, option("--max-size", "The same at any level: edges, nodes or units.", "all", metavar="N", min=1)
+    ] = None,
 ) -> None:
     """Draw a circuit.
 
-    As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has all edges.
+    As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has everything.
     """
     opened = open_circuit(circuit)
+    limit = _limit(opened, max_edges, max_size)
     files = _files(opened, out)
     with output.working("drawing"):
         for file in files:
-            _draw(opened, file, title, max_edges)
+            _draw(opened, file, title, limit)
     output.pairs(("picture" if file.suffix != ".dot" else "Graphviz", str(file)) for file in files)
+
+
+def _limit(opened: Opened, max_edges: int | None, max_size: int | None) -> int | None:
+    """How much to draw, checked before any file is written."""
+    level = opened.circuit.graph.level
+    if max_edges is not None and max_size is not None:
+        raise InputError("Expected --max-edges or --max-size, got both.")
+    if max_edges is not None and level != "edges":
+        raise InputError(f"--max-edges counts edges, and this circuit is one of {level}; give --max-size.")
+    limit = max_edges if max_size is None else max_size
+    if limit is not None and limit < opened.circuit.size and opened.circuit.values is None:
+        given = "--max-edges" if max_size is None else "--max-size"
+        raise InputError(f"{given} {limit}: this circuit has no scores, so none of its {level} are the strongest.")
+    return limit
 
 
 def _files(opened: Opened, out: Path | None) -> list[Path]:
@@ -60,7 +78,7 @@ def _files(opened: Opened, out: Path | None) -> list[Path]:
     return [folder / f"{opened.path.stem}{ending}" for ending in ENDINGS]
 
 
-def _draw(opened: Opened, file: Path, title: str | None, max_edges: int | None) -> None:
+def _draw(opened: Opened, file: Path, title: str | None, limit: int | None) -> None:
     from sparse_circuits.circuit.files import write_atomically
     from sparse_circuits.view.dot import to_dot
     from sparse_circuits.view.picture import draw_circuit
@@ -69,7 +87,7 @@ def _draw(opened: Opened, file: Path, title: str | None, max_edges: int | None) 
         text = to_dot(opened.circuit)
         write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     else:
-        draw_circuit(opened.circuit, file, title=title or _title(opened), max_edges=max_edges)
+        draw_circuit(opened.circuit, file, title=title or _title(opened), max_size=limit)
 
 
 def _title(opened: Opened) -> str | None:

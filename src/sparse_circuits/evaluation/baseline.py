@@ -1,9 +1,9 @@
-"""Random circuits to compare with: connected, and of the same size."""
+"""Random circuits to compare with: of the same size, and no worse connected."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,12 +24,17 @@ class Baseline:
     """Random circuits as large as a given one, evaluated as it was.
 
     Attributes:
-        n_edges: edges of the circuit compared with.
+        size: edges (nodes, units) of the circuit compared with.
         evaluations: one per random circuit; each circuit's own size stands in it.
     """
 
-    n_edges: int
+    size: int
     evaluations: tuple[Evaluation, ...]
+
+    @property
+    def n_edges(self) -> int:
+        """The size, at the level of edges."""
+        return self.size
 
     @property
     def faithfulness(self) -> Tensor:
@@ -47,7 +52,8 @@ class Baseline:
 
     def __repr__(self) -> str:
         low, high = self.interval
-        draws = f"{len(self.evaluations)} random circuits of {self.n_edges} edges"
+        things = f"{self.evaluations[0].circuit.graph.thing}s" if self.evaluations else "edges"
+        draws = f"{len(self.evaluations)} random circuits of {self.size} {things}"
         return f"Baseline({draws}: {self.median:.3f} [{low:.3f}, {high:.3f}])"
 
 
@@ -59,13 +65,15 @@ def random_baseline(
     ablation: Ablation = Ablation.PATCH,
     draws: int = 20,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> Baseline:
-    """Evaluate random circuits with as many edges as ``circuit``, after what dangles is removed.
+    """Evaluate random circuits as large as ``circuit``: with as many edges after what dangles is removed, or as many units.
 
-    Each grows from the logits greedily on random scores, so it is connected: a random choice of edges would fall apart
-    into nothing when pruned, and anything beats nothing.
+    Circuits of edges grow from the logits greedily on random scores, so they are connected: a random choice of edges would
+    fall apart into nothing when pruned, and anything beats nothing. For the same reason circuits of nodes or units hold
+    what ``circuit`` holds of the input, without which all other nodes see ablated prompts only; the rest of them is drawn
+    from the rest of the graph, each as likely as any other.
 
     Raises:
         InputError: for fewer than 20 draws, too few for an interval.
@@ -73,9 +81,24 @@ def random_baseline(
     if draws < 20:
         raise InputError(f"random_baseline(draws={draws}): expected at least 20.")
     generator = torch.Generator().manual_seed(seed)
-    circuits = [random_circuit(circuit.graph, circuit.n_edges, generator) for _ in range(draws)]
+    draw = _like_edges if circuit.graph.level == "edges" else _like_units
+    circuits = [draw(circuit, generator) for _ in range(draws)]
     results = evaluate_many(model, circuits, task, ablation=ablation, batch_size=batch_size, progress=progress)
-    return Baseline(circuit.n_edges, tuple(results))
+    return Baseline(circuit.size, tuple(results))
+
+
+def _like_edges(circuit: Circuit, generator: torch.Generator) -> Circuit:
+    return random_circuit(circuit.graph, circuit.size, generator)
+
+
+def _like_units(circuit: Circuit, generator: torch.Generator) -> Circuit:
+    graph = circuit.graph
+    n_input = graph.units_of_input * graph.n_positions
+    mask = circuit.mask.clone()
+    mask[n_input:] = False
+    rest = torch.randperm(mask.numel() - n_input, generator=generator)[: circuit.size - int(mask.sum())]
+    mask[n_input + rest] = True
+    return Circuit(graph, mask, None, {"task": "random", "n": circuit.size})
 
 
 def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Circuit:
@@ -83,7 +106,7 @@ def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Ci
     no connected circuit of this graph need have exactly two edges, say).
     """
     ranking = torch.rand(graph.shape, generator=generator)
-    low, high = n_edges, graph.n_edges  # the smallest request whose pruned circuit is large enough
+    low, high = n_edges, graph.size  # the smallest request whose pruned circuit is large enough
     while low < high:
         middle = (low + high) // 2
         if int(graph.prune(greedy(graph, ranking, middle)).sum()) >= n_edges:

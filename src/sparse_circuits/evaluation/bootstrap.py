@@ -29,10 +29,29 @@ def ratio(
     Each m is a mean over examples; then the ratio. NaN where the interval of m(M) - m(none) contains 0: the ablation
     does not change the behaviour, and there is nothing to be faithful to.
     """
+    values, resampled = ratios(circuit[None], clean, empty, draws=draws, seed=seed)
+    return float(values[0]), interval(resampled[0])
+
+
+def ratios(
+    circuits: Tensor, clean: Tensor, empty: Tensor, *, draws: int = 1000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The same ratio for several circuits on the same examples, and on resamples of these, the same for all circuits.
+
+    Args:
+        circuits: the metric, ``[circuits, examples]``; ``clean``, ``empty``: ``[examples]``.
+
+    Returns:
+        float64 ``[circuits]`` and ``[circuits, draws]``; NaN everywhere as in :func:`ratio`.
+    """
     rows = resamples(len(clean), draws, seed)
-    m_c, m_m, m_0 = (x.double()[rows].mean(1) for x in (circuit, clean, empty))
-    low, high = interval(m_m - m_0)
+    together = torch.cat([circuits, clean[None], empty[None]]).double()
+    means = together.mean(1, keepdim=True)
+    # counts of each example in each draw: a product instead of [circuits, draws, examples]
+    counts = torch.zeros(draws, len(clean), dtype=torch.float64).scatter_add_(1, rows, torch.ones_like(rows).double())
+    sampled = together @ counts.T / len(clean)
+    low, high = interval(sampled[-2] - sampled[-1])
     if low <= 0 <= high:
-        return float("nan"), (float("nan"), float("nan"))
-    value = float((circuit.double().mean() - empty.double().mean()) / (clean.double().mean() - empty.double().mean()))
-    return value, interval((m_c - m_0) / (m_m - m_0))
+        return torch.full_like(means[:-2, 0], torch.nan), torch.full_like(sampled[:-2], torch.nan)
+    value, resampled = ((x[:-2] - x[-1]) / (x[-2] - x[-1]) for x in (means, sampled))
+    return value[:, 0], resampled

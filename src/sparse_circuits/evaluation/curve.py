@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablation
 from sparse_circuits.circuit import Scores
 from sparse_circuits.errors import InputError
+from sparse_circuits.evaluation.bootstrap import interval, ratios
 from sparse_circuits.evaluation.evaluate import evaluate_many
 from sparse_circuits.evaluation.result import Evaluation
 from sparse_circuits.task.task import Task
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Default sizes as shares of the graph's edges."""
+"""Default sizes as shares of the graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,7 @@ class Curve:
     """Circuits of growing size from the same scores, evaluated.
 
     Attributes:
-        requested: edges asked for; the circuits' own sizes, after what dangles is removed, are ``sizes``.
+        requested: edges (nodes, units) asked for; the circuits' own sizes, after what dangles is removed, are ``sizes``.
         evaluations: one per size.
     """
 
@@ -33,7 +36,7 @@ class Curve:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return tuple(e.circuit.n_edges for e in self.evaluations)
+        return tuple(e.circuit.size for e in self.evaluations)
 
     @property
     def faithfulness(self) -> tuple[float, ...]:
@@ -45,14 +48,50 @@ class Curve:
 
     @property
     def area(self) -> float:
-        """Area under faithfulness against the share of edges asked for, by trapezoids, the share running from 0 to 1.
+        """Area under faithfulness against the share of the graph asked for, by trapezoids, the share running from 0 to 1.
 
-        1 for a method whose every circuit is as good as the model. Mueller et al. 2025, MIB (arXiv:2504.13151).
+        The curve starts at the empty circuit, faithfulness 0, and ends at the whole model, 1. Higher is better: 1 for a
+        method whose every circuit is as good as the model. The "integrated circuit performance ratio" (CPR) of Mueller et
+        al. 2025, MIB (arXiv:2504.13151). NaN where faithfulness is undefined.
         """
-        n = self.evaluations[0].circuit.graph.n_edges
-        x = torch.tensor([0.0, *(r / n for r in self.requested), 1.0], dtype=torch.float64)
-        y = torch.tensor([0.0, *self.faithfulness, 1.0], dtype=torch.float64)
-        return float(torch.trapezoid(y, x))
+        return float(self._under(self._ratios[0][:, None])[0])
+
+    @property
+    def area_interval(self) -> tuple[float, float]:
+        """95% percentile bootstrap interval of :attr:`area`, examples resampled jointly in all circuits and both ends."""
+        return interval(self._under(self._ratios[1]))
+
+    @property
+    def distance(self) -> float:
+        """Area between the curve and 1, |1 - faithfulness|, over the same shares: lower is better.
+
+        Unlike :attr:`area` it counts against a circuit that it does better than the model. The "integrated circuit-model
+        distance" (CMD) of the same paper.
+        """
+        return float(self._between(self._ratios[0][:, None])[0])
+
+    @property
+    def distance_interval(self) -> tuple[float, float]:
+        """95% percentile bootstrap interval of :attr:`distance`."""
+        return interval(self._between(self._ratios[1]))
+
+    @cached_property
+    def _ratios(self) -> tuple[Tensor, Tensor]:
+        first = self.evaluations[0]
+        return ratios(torch.stack([e.per_example for e in self.evaluations]), first.clean, first.empty)
+
+    def _under(self, faithfulness: Tensor) -> Tensor:
+        """Area under curves ``[sizes, curves]``, from the empty circuit to the whole model."""
+        return self._area(faithfulness, 0.0, 1.0)
+
+    def _between(self, faithfulness: Tensor) -> Tensor:
+        return self._area((1 - faithfulness).abs(), 1.0, 0.0)
+
+    def _area(self, heights: Tensor, first: float, last: float) -> Tensor:
+        size = self.evaluations[0].circuit.graph.size
+        shares = torch.tensor([0.0, *(n / size for n in self.requested), 1.0], dtype=heights.dtype)
+        one = torch.ones_like(heights[:1])
+        return torch.trapezoid(torch.cat([first * one, heights, last * one]), shares[:, None], dim=0)
 
     def plot(self, path: Any = None, **options: Any) -> Any:
         """The curve with its band; see :func:`sparse_circuits.view.curve.plot_curve`."""
@@ -71,17 +110,17 @@ def faithfulness_curve(
     signed: bool = False,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
-    batch_size: int = 32,
+    batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> Curve:
     """Evaluate circuits of several sizes chosen from the same scores; they share the clean and the ablated runs.
 
     Args:
-        sizes: numbers of edges to ask for; by default 0.1% to 100% of the graph's, in ten steps.
+        sizes: numbers of edges (at other levels nodes or units) to ask for; by default 0.1% to 100% of the graph's, in ten steps.
     """
     if select not in ("greedy", "top"):
         raise InputError(f"faithfulness_curve(select={select!r}): expected 'greedy' or 'top'.")
-    n = scores.graph.n_edges
+    n = scores.graph.size
     wanted = sorted({max(1, round(f * n)) for f in FRACTIONS} if sizes is None else set(sizes))
     if not wanted:
         raise InputError("faithfulness_curve(sizes=[]): expected at least one size.")

@@ -77,6 +77,6 @@ class Evaluation:
     def __repr__(self) -> str:
         low, high = self.faithfulness_interval
         return (
-            f"Evaluation({self.circuit.n_edges} edges, {self.ablation}: mean={self.mean:.4g}, "
+            f"Evaluation({self.circuit.size} {self.circuit.graph.thing}s, {self.ablation}: mean={self.mean:.4g}, "
             f"faithfulness={self.faithfulness:.3f} [{low:.3f}, {high:.3f}])"
         )

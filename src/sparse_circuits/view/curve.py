@@ -49,7 +49,7 @@ def plot_curve(
         label = f"random circuits ({len(baseline.evaluations)} draws)"
         bar = [[max(0.0, baseline.median - low)], [max(0.0, high - baseline.median)]]
         axes.errorbar(
-            [max(1, baseline.n_edges)],
+            [max(1, baseline.size)],
             [baseline.median],
             yerr=bar,
             color=NEUTRAL,
@@ -63,7 +63,7 @@ def plot_curve(
     graph, known = curve.evaluations[0].circuit.graph, curve.evaluations[0].circuit.provenance
     axes.set_xscale("log")
     sizes = [
-        n for n in (*(e.circuit.size for e in curve.evaluations), baseline.n_edges if baseline is not None else 0) if n
+        n for n in (*(e.circuit.size for e in curve.evaluations), baseline.size if baseline is not None else 0) if n
     ]
     axes.set_xlim(0.8 * min(sizes, default=1), 1.25 * graph.size)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if graph.size < 20_000 else (1.0,)))

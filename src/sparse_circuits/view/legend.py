@@ -85,9 +85,11 @@ def legend_of_boxes(contents: Contents, layout: Layout) -> list[LegendRow]:
             if contents.signed
             else [strongest * s for s in shares]
         )
-        whose = f"a node's score, the sum of its {thing}s' in the circuit" if contents.in_parts else "a node's score"
-        samples = tuple((8.0, contents.colour(score), brief(score, 2)) for score in levels)
-        rows.append(LegendRow(f"the colour shows {whose}", samples))
+        parts = f", the sum of its {thing}s' in the circuit" if contents.in_parts else ""
+        rows += [
+            LegendRow("", tuple((8.0, contents.colour(score), brief(score, 2)) for score in levels)),
+            LegendRow(f"The colour shows a node's score{parts}."),
+        ]
     if contents.in_parts and circuit.size:
         last = "; below, the strongest by name" if contents.scored else "; below, some of them by name"
         rows.append(LegendRow(f"how many of a node's {thing}s are in the circuit{last}", symbol="n of N"))

@@ -107,9 +107,9 @@ def _check(circuit: Circuit, evaluation: Evaluation | None, baseline: Baseline |
                 f"draw_circuit(evaluation=...) is of another circuit, {other}; pass evaluate(model, circuit, task) "
                 f"of this one, {circuit}."
             )
-    if baseline is not None and baseline.n_edges != circuit.size:
+    if baseline is not None and baseline.size != circuit.size:
         raise InputError(
-            f"draw_circuit(baseline=...) is of random circuits of {baseline.n_edges} {circuit.graph.thing}s; "
+            f"draw_circuit(baseline=...) is of random circuits of {baseline.size} {circuit.graph.thing}s; "
             f"this circuit has {circuit.size}."
         )
 
