@@ -71,7 +71,7 @@ def post_norm(model, layer: int) -> Callable | None:
 
 @torch.no_grad()
 def source_changes(model, graph: sc.Graph, clean: Tensor, ablated: Tensor, share: float = 1.0) -> Tensor:
-    """What the stream changes by if each source goes ``share`` of the way to another value: ``[n_sources, batch, pos, d_model]``."""
+    """What the stream changes by if a source goes ``share`` of the way to another value: like ``clean``, for each source."""
     changes = share * (ablated - clean)
     for layer in range(graph.n_layers):
         norm, heads = post_norm(model, layer), graph.heads_at(layer)
@@ -191,7 +191,7 @@ def into(patcher: Patcher, destination: int, change: Tensor, positions: list[int
 
 @torch.no_grad()
 def unit_effects(model, graph: sc.Graph, task: sc.Task, groups: Tensor | None = None, zero: bool = False) -> Tensor:
-    """m(clean, do(node or unit = its value on the corrupted prompts, or 0)) - m(clean), per example: ``[examples, *graph.shape]``."""
+    """m(clean, do(node or unit = its corrupted value, or 0)) - m(clean), per example: ``[examples, *graph.shape]``."""
     patcher = Patcher(model, graph, task, groups)
     sites = ["hook_embed"]
     for layer in range(graph.n_layers):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -23,10 +25,13 @@ from sparse_circuits.attribution.quadrature import QUADRATURES
 from sparse_circuits.cli import options
 from sparse_circuits.cli.app import app
 from sparse_circuits.cli.folder import new_folder
+from sparse_circuits.cli.methods import ENTRIES, FIELDS, flag
 from sparse_circuits.cli.record import Arguments, Record
+from sparse_circuits.graph import LEVELS
+from sparse_circuits.model.rules import RULES
 from sparse_circuits.zoo.tokenizer import build
 
-COMMANDS = ("find", "evaluate", "view", "models", "tasks", "demo")
+COMMANDS = ("find", "evaluate", "view", "methods", "models", "tasks", "demo")
 RUN_FILES = {"circuit.safetensors", "scores.safetensors", "circuit.svg", "circuit.png", "run.json"}
 
 
@@ -71,6 +76,7 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
+PAIRS = ("--model", "./tiny", "--task", "pairs.jsonl")
 FIND = ("find", "--model", "./tiny", "--task", "pairs.jsonl", "--steps", 2, "--edges", 40)
 
 
@@ -100,7 +106,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 def test_commands_are_these() -> None:
     text = ok().stdout
-    assert [line.split()[0] for line in text.split("Commands:\n")[1].splitlines()[:6]] == list(COMMANDS)
+    assert [line.split()[0] for line in text.split("Commands:\n")[1].splitlines()[: len(COMMANDS)]] == list(COMMANDS)
     assert ok("--version").stdout == f"sparse-circuits {sc.__version__}\n"
 
 
@@ -126,8 +132,48 @@ def test_python_m() -> None:
 def test_choices_are_the_librarys() -> None:
     assert get_args(options.MethodName) == tuple(METHODS)
     assert get_args(options.QuadratureName) == QUADRATURES
+    assert get_args(options.RuleName) == RULES
+    assert get_args(options.LevelName) == LEVELS
+    assert get_args(options.PositionsName) == get_args(get_type_hints(sc.attribute)["positions"])
+    assert get_args(options.DirectName) == get_args(get_type_hints(METHODS["eap-ig"])["direct"])
+    assert get_args(options.ObjectiveName) == get_args(get_type_hints(METHODS["edge-pruning"])["objective"])
+    assert tuple(options.SIZES) == LEVELS
     for name in get_args(options.AblationName):
         assert isinstance(getattr(sc.Ablation, name.replace("-", "_").upper()), sc.Ablation)
+
+
+# Fields of methods that are no arguments of their own: relp's rule is its name; edge-pruning is told --size, --seed and
+# --checkpoint, which are the run's.
+ELSEWHERE = {
+    "relp": {"rule"},
+    "edge-pruning": {"size", "seed", "multiplier_rate", "checkpoint", "checkpoint_every"},
+}
+
+
+@pytest.mark.parametrize("name", get_args(options.MethodName))
+def test_every_method_has_its_options(name: str) -> None:
+    entry = ENTRIES[name]
+    own = {FIELDS.get(option, option) for option in entry.options}
+    assert own | ELSEWHERE.get(name, set()) == {field.name for field in fields(METHODS[name])}
+    assert set(entry.options) <= {field.name for field in fields(Arguments)}
+    text = ok("find", "--help").stdout
+    assert all(flag(option) in text for option in entry.options)
+    listed = ok("methods").stdout
+    assert any(line.split()[:1] == [name] and entry.summary in line for line in listed.splitlines())
+    assert max(map(len, listed.splitlines())) <= 100
+
+
+def test_help_groups_options() -> None:
+    text = ok("find", "--help").stdout
+    heads = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert heads == [
+        "Model and task:",
+        "What is scored, and how:",
+        "Options of single methods:",
+        "Which circuit is chosen:",
+        "Options:",
+    ]
+    assert "Arguments:" in ok("view", "--help").stdout
 
 
 # --- find ---
@@ -137,7 +183,8 @@ def test_find_writes_a_run(found: Result) -> None:
     assert names_in("first") == RUN_FILES
     record = json.loads(Path("first/run.json").read_text())
     circuit = sc.Circuit.load("first/circuit.safetensors")
-    assert record["results"]["edges"] == {"graph": circuit.graph.n_edges, "circuit": circuit.n_edges}
+    assert record["results"]["size"] == {"of": "edges", "graph": circuit.graph.size, "circuit": circuit.size}
+    assert record["results"]["signs"] == dict(zip(("negative", "positive"), circuit.signs, strict=True))
     assert set(record["files"]) == RUN_FILES
     assert record["arguments"]["steps"] == 2
     assert record["arguments"]["quadrature"] == "midpoint"  # what was left open is filled in
@@ -152,7 +199,16 @@ def test_find_prints_what_a_reader_wants_first(found: Result) -> None:
     lines = found.stdout.splitlines()
     strongest = next(line for line in lines if line.startswith(circuit.edges[0]))
     assert float(strongest.split()[1]) == pytest.approx(circuit.to_dict()[circuit.edges[0]], rel=0.01)
-    for start in ("whole model", "this circuit", "random, median of 20", "empty circuit", "size", "convergence gap"):
+    for start in (
+        "whole model",
+        "this circuit",
+        "random, median of 20",
+        "empty circuit",
+        "asked for",
+        "size",
+        "signs",
+        "convergence gap",
+    ):
         assert any(line.startswith(start) for line in lines), start
     assert any(line.split() == ["circuit", "first/circuit.safetensors"] for line in lines)
     assert max(map(len, lines)) <= 80
@@ -170,7 +226,7 @@ def test_find_from_repeats_a_run(found: Result) -> None:
 def test_find_from_with_other_options(found: Result) -> None:
     ok("find", "--from", "first/run.json", "--method", "eap", "--threshold", "0.01", "--out", "other")
     arguments = Record.load(Path("other/run.json")).arguments
-    assert (arguments.method, arguments.steps, arguments.edges, arguments.select) == ("eap", None, None, None)
+    assert (arguments.method, arguments.steps, arguments.size, arguments.select) == ("eap", None, None, None)
     assert arguments.model == "./tiny"
     scores = sc.Scores.load("other/scores.safetensors")
     assert sc.Circuit.load("other/circuit.safetensors").edges == scores.threshold(0.01).edges
@@ -210,6 +266,164 @@ def test_a_failing_run_with_force_keeps_the_earlier_one(found: Result, tmp_path:
     assert run(*FIND[:5], "--threshold", 1e9, "--out", out, "--force").exit_code == 2
     assert (out / "run.json").read_bytes() == before
     assert names_in(tmp_path) == {"run"}
+
+
+# --- methods ---
+
+QUICK = {
+    "eap-ig": ("--steps", 2, "--path", "activations", "--rule", "frozen", "--direct", "mean"),
+    "eap": ("--rule", "relp"),
+    "clean-corrupted": ("--rule", "plain"),
+    "atp-star": ("--no-qk-fix", "--no-grad-drop"),
+    "acdc": ("--acdc-threshold", 0.001),
+    "edge-pruning": (
+        "--steps",
+        30,
+        "--sparsity",
+        0.4,
+        "--warmup",
+        0.5,
+        "--learning-rate",
+        0.3,
+        "--objective",
+        "metric",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", get_args(options.MethodName))
+def test_every_method_finds_a_circuit_and_repeats_it(name: str, tmp_path: Path) -> None:
+    size = () if ENTRIES[name].selects else ("--edges", 60)
+    words = (*PAIRS, "--examples", 4, "--method", name, *QUICK.get(name, ()), *size)
+    text = ok("find", *words, "--out", tmp_path / "one").stdout
+    arguments = Record.load(tmp_path / "one/run.json").arguments
+    circuit, scores = (
+        sc.Circuit.load(tmp_path / "one/circuit.safetensors"),
+        sc.Scores.load(tmp_path / "one/scores.safetensors"),
+    )
+    method = METHODS[name](**{FIELDS.get(o, o): getattr(arguments, o) for o in ENTRIES[name].options})
+    assert all(getattr(arguments, option) is not None for option in ENTRIES[name].options)
+    if not ENTRIES[name].selects:
+        assert circuit.provenance["method"] == str(method)
+        assert circuit.edges == scores.greedy(60).edges
+    else:
+        assert circuit.edges == scores.selected.edges
+        assert f"what {name} chooses" in text
+    assert ("\nsigns " in text) == ("\nconvergence gap " in text) == method.signed
+    passes = re.fullmatch(r"(\d+) forward(?:, (\d+) backward)?", ENTRIES[name].passes)
+    if passes:
+        assert scores.passes == tuple(int(n or 0) for n in passes.groups())
+    command = json.loads((tmp_path / "one/run.json").read_text())["command"].split()
+    ok(*command[1:], "--out", tmp_path / "two")
+    assert Record.load(tmp_path / "two/run.json").arguments == arguments
+    assert sc.Circuit.load(tmp_path / "two/circuit.safetensors").to_dict() == circuit.to_dict()
+
+
+def test_a_method_that_selects_takes_a_size_too(found: Result, tmp_path: Path) -> None:
+    words = ("find", "--from", "first/run.json", "--examples", 4, "--method", "edge-pruning", "--steps", 20)
+    ok(*words, "--out", tmp_path / "own")
+    own = Record.load(tmp_path / "own/run.json").arguments
+    assert (own.size, own.select, own.sparsity, own.quadrature) == (None, None, 0.95, None)  # eap-ig's are dropped
+    checkpoint = tmp_path / "state.safetensors"
+    ok(*words, "--edges", 30, "--checkpoint", checkpoint, "--out", tmp_path / "sized")
+    sized = Record.load(tmp_path / "sized/run.json").arguments
+    assert (sized.size, sized.select, sized.sparsity) == (30, "greedy", None)
+    scores = sc.Scores.load(tmp_path / "sized/scores.safetensors")
+    assert sc.Circuit.load(tmp_path / "sized/circuit.safetensors").edges == scores.greedy(30).edges
+    assert "size=30" in scores.provenance["method"]
+    assert checkpoint.is_file()
+    ok(*words, "--edges", 30, "--checkpoint", checkpoint, "--out", tmp_path / "again")
+    assert sc.Scores.load(tmp_path / "again/scores.safetensors").to_dict() == scores.to_dict()
+
+
+def test_stable_circuits(tmp_path: Path) -> None:
+    text = ok("find", *PAIRS, "--method", "eap", "--edges", 40, "--stable", 0.8, "--out", tmp_path / "run").stdout
+    assert "40 edges, less those not stable at 0.8" in text
+    scores = sc.Scores.load(tmp_path / "run/scores.safetensors")
+    circuit = sc.Circuit.load(tmp_path / "run/circuit.safetensors")
+    assert circuit.edges == scores.stable(40, confidence=0.8).edges
+    assert Record.load(tmp_path / "run/run.json").arguments.select is None
+    ok("evaluate", tmp_path / "run", "--curve")
+    ok("find", "--from", tmp_path / "run/run.json", "--select", "greedy", "--out", tmp_path / "greedy")
+    arguments = Record.load(tmp_path / "greedy/run.json").arguments
+    assert (arguments.size, arguments.stable, arguments.select) == (40, None, "greedy")
+
+
+# --- levels and positions ---
+
+TOY = ("--model", "toy", "--task", "ioi", "--examples", 4, "--method", "eap")
+LEVELLED = {
+    "nodes": ((*TOY, "--level", "nodes", "--size", 12), "a0.h", "nodes"),
+    "outputs": ((*TOY, "--level", "outputs", "--threshold", 0.05), ".d", "outputs"),
+    "neurons": ((*TOY, "--level", "neurons", "--size", 50, "--signed", "--batch-size", "auto"), ".n", "neurons"),
+    "edges at spans": ((*TOY, "--positions", "spans", "--size", 60), "@last", "edges, by named spans"),
+    "nodes kept": ((*TOY, "--level", "nodes", "--positions", "keep"), "@1", "nodes, each position apart"),
+}
+
+
+@pytest.mark.parametrize("name", LEVELLED)
+def test_find_evaluate_and_view_at_every_level(name: str, tmp_path: Path) -> None:
+    words, part, kind = LEVELLED[name]
+    run = tmp_path / "run"
+    text = ok("find", *words, "--out", run).stdout
+    assert names_in(run) == RUN_FILES
+    circuit, record = sc.Circuit.load(run / "circuit.safetensors"), Record.load(run / "run.json")
+    graph = circuit.graph
+    assert part in " ".join(circuit.names[:12])
+    assert text.split("\n\n")[1].startswith(f"strongest {graph.thing}s")
+    assert circuit.names[0] in text
+    assert f"level             {kind}\n" in text
+    assert f"{circuit.size:,} of {graph.size:,} {graph.thing}s" in text
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= 80
+    assert record.results["size"] == {"of": graph.level, "graph": graph.size, "circuit": circuit.size}
+    row = next(line for line in text.splitlines() if line.startswith("this circuit"))
+    assert row.split()[2] == f"{circuit.size:,}"
+    header = next(line.split() for line in text.splitlines() if "faithfulness" in line)
+    assert header[0] == graph.level
+    if name == "nodes":
+        again = ok("find", "--from", run / "run.json", "--out", tmp_path / "again").stdout
+        assert again.split("\n\n")[1:3] == text.split("\n\n")[1:3]
+    text = ok("evaluate", run, "--seed", 0, "--completeness", *(("--curve",) if "kept" in name else ())).stdout
+    assert f"{circuit.size:,}" in text
+    if "kept" in name:
+        curve = json.loads((run / "curve.json").read_text())
+        assert curve["level"] == graph.level
+        assert curve["sizes"][-1] == graph.size
+        assert f"{graph.thing}s in the circuit" in (run / "curve.svg").read_text()
+    ok("view", run, "--max-size", 5, "--out", tmp_path / "pictures")
+    assert f"only the 5 strongest {graph.thing}s are drawn" in (tmp_path / "pictures/circuit.svg").read_text()
+
+
+def test_another_level_drops_the_size(found: Result, tmp_path: Path) -> None:
+    ok("find", "--from", "first/run.json", "--level", "nodes", "--out", tmp_path / "nodes")
+    arguments = Record.load(tmp_path / "nodes/run.json").arguments
+    assert (arguments.level, arguments.size, arguments.select) == (
+        "nodes",
+        11,
+        None,
+    )  # all, where there are fewer than 20
+    text = ok("evaluate", "first", tmp_path / "nodes").stdout
+    header, whole, *_ = (line.split() for line in text.split("\n\n")[1].splitlines())
+    assert header[0] == "size"
+    assert whole[:2] == ["whole", "model"]
+    assert f"{sc.Circuit.load('first/circuit.safetensors').size} edges" in text
+    assert "11 nodes" in text
+
+
+def test_evaluating_a_method_without_ablation(tmp_path: Path) -> None:
+    ok(
+        "find",
+        *PAIRS,
+        "--method",
+        "information-flow-routes",
+        "--ablation",
+        "zero",
+        "--edges",
+        60,
+        "--out",
+        tmp_path / "run",
+    )
+    assert "zero ablation" in ok("evaluate", tmp_path / "run").stdout
 
 
 # --- folders ---
@@ -291,7 +505,8 @@ def test_evaluate_several_and_a_bare_file(found: Result) -> None:
 def test_evaluate_curve(found: Result) -> None:
     text = ok("evaluate", "first", "--curve").stdout
     curve = json.loads(Path("first/curve.json").read_text())
-    assert len(curve["edges"]) == len(curve["faithfulness"]) == len(curve["requested"])
+    assert len(curve["sizes"]) == len(curve["faithfulness"]) == len(curve["requested"])
+    assert curve["level"] == "edges"
     assert curve["faithfulness"][-1] == pytest.approx(1, abs=1e-4)
     assert {"curve.svg", "curve.png"} <= names_in("first")
     assert f"{curve['area']:.3f}" in text
@@ -378,6 +593,8 @@ def jsonl(*pairs: tuple[str, str, str, str]) -> str:
 
 TINY = ("find", "--model", "./tiny", "--out", "bad")
 ON_PAIRS = (*TINY, "--task", "pairs.jsonl")
+ON_PRUNING = (*ON_PAIRS, "--method", "edge-pruning")
+ON_FLOW = (*ON_PAIRS, "--method", "information-flow-routes")
 UNEQUAL = jsonl(("Then, Amy went", "Then, Amy went home", "to", "at"))
 TWO_TOKENS = jsonl(("Then, Amy went", "Then, Erica went", "to the", "at"))
 LENGTHS = jsonl(("Then, Amy went", "Then, Erica went", "to", "at"), ("Then, Amy", "Then, Erica", "to", "at"))
@@ -403,7 +620,63 @@ BAD = [
         "MEAN_POSITIONAL needs prompts of one length",
     ),
     ((*ON_PAIRS, "--examples", 9), nothing, "pairs.jsonl holds 8 examples; 9 were asked for"),
-    ((*ON_PAIRS, "--method", "acdc"), nothing, "Invalid value for '--method'"),
+    ((*ON_PAIRS, "--method", "magic"), nothing, "Invalid value for '--method'"),
+    ((*ON_PAIRS, "--level", "layers"), nothing, "Invalid value for '--level'"),
+    ((*ON_PAIRS, "--positions", "all"), nothing, "Invalid value for '--positions'"),
+    ((*ON_PAIRS, "--batch-size", 0), nothing, "'0' is neither a whole number of at least 1 nor 'auto'"),
+    ((*ON_PAIRS, "--batch-size", "many"), nothing, "'many' is neither a whole number of at least 1 nor 'auto'"),
+    (
+        (*ON_PAIRS, "--method", "exact", "--rule", "frozen"),
+        nothing,
+        "--rule goes with --method eap, eap-ig or clean-corrupted, not with exact",
+    ),
+    (
+        (*ON_PAIRS, "--method", "relp", "--steps", 5),
+        nothing,
+        "--steps goes with --method eap-ig or edge-pruning, not with",
+    ),
+    ((*ON_PAIRS, "--no-qk-fix"), nothing, "--no-qk-fix goes with --method atp-star only, not with eap-ig"),
+    ((*ON_PAIRS, "--grad-drop"), nothing, "--grad-drop goes with --method atp-star only"),
+    ((*ON_PAIRS, "--acdc-threshold", 0.1), nothing, "--acdc-threshold goes with --method acdc only"),
+    ((*ON_PAIRS, "--sparsity", 0.1), nothing, "--sparsity goes with --method edge-pruning only"),
+    (
+        (*ON_PAIRS, "--checkpoint", "state"),
+        nothing,
+        "--checkpoint goes with --method edge-pruning only, not with eap-ig",
+    ),
+    ((*ON_PRUNING, "--checkpoint", "no/state"), nothing, "--checkpoint no/state: there is no folder no"),
+    ((*ON_PRUNING, "--sparsity", 2), nothing, "sparsity=2.0): expected a number between 0 and 1"),
+    ((*ON_PRUNING, "--sparsity", 0.9, "--edges", 9), nothing, "--sparsity and --edges both say how much to keep"),
+    ((*ON_PRUNING, "--batch-size", "auto"), nothing, "--batch-size auto: what edge-pruning learns depends on it"),
+    (
+        (*ON_PRUNING, "--stable", 0.9),
+        nothing,
+        "--stable is for methods that only score; edge-pruning chooses by itself",
+    ),
+    (
+        (*ON_PRUNING, "--select", "top"),
+        nothing,
+        "--select goes with --edges: without it edge-pruning chooses by itself",
+    ),
+    (
+        (*ON_PRUNING, "--signed", "--level", "nodes"),
+        nothing,
+        "--signed goes with --size: without it edge-pruning chooses",
+    ),
+    ((*ON_PRUNING, "--signed", "--edges", 9), nothing, "--signed: the scores of edge-pruning carry no sign"),
+    ((*ON_PAIRS, "--method", "atp-star", "--signed"), nothing, "--signed: the scores of atp-star carry no sign"),
+    ((*ON_FLOW, "--level", "nodes"), nothing, "--level nodes: information-flow-routes scores edges only"),
+    ((*ON_FLOW, "--positions", "keep"), nothing, "information-flow-routes does not tell positions apart"),
+    ((*ON_PAIRS, "--positions", "spans"), nothing, "spans"),
+    ((*ON_PAIRS, "--level", "nodes", "--edges", 5), nothing, "--edges counts edges; with --level nodes give --size"),
+    ((*ON_PAIRS, "--edges", 5, "--size", 5), nothing, "Expected --edges or --size, got both"),
+    ((*ON_PAIRS, "--level", "nodes", "--size", 12), nothing, "--size 12: the graph of ./tiny has 11"),
+    ((*ON_PAIRS, "--level", "nodes", "--select", "top"), nothing, "--select is for edges; with --level nodes"),
+    ((*ON_PAIRS, "--positions", "keep", "--edges", 10**6), nothing, "--edges 1000000: the graph of ./tiny has "),
+    ((*ON_PAIRS, "--level", "nodes", "--threshold", 1e9), nothing, "No node is left; try a lower --threshold"),
+    ((*ON_PAIRS, "--stable", 1.5), nothing, "--stable 1.5: expected a share above 0 and at most 1"),
+    ((*ON_PAIRS, "--stable", 0.9, "--threshold", 0.1), nothing, "leave it out with --threshold"),
+    ((*ON_PAIRS, "--stable", 0.9, "--select", "top"), nothing, "--stable chooses among the strongest of all"),
     ((*ON_PAIRS, "--method", "eap", "--quadrature", "left"), nothing, "--quadrature goes with --method eap-ig only"),
     ((*ON_PAIRS, "--quadrature", "trapezoid", "--steps", 1), nothing, "'trapezoid' takes 2 to 1000 points"),
     ((*ON_PAIRS, "--edges", 10, "--threshold", 0.1), nothing, "Expected --edges or --threshold, got both"),
@@ -423,7 +696,14 @@ BAD = [
     (("find", "--from", "pairs.jsonl"), nothing, "pairs.jsonl is not JSON"),
     (("find", "--from", "tiny/config.json"), nothing, "tiny/config.json is not a run.json of sparse-circuits"),
     (("find", "--from", "edited.json"), edit_record("stpes", 3), "unknown argument 'stpes'"),
-    (("find", "--from", "edited.json"), edit_record("method", "acdc"), "method cannot be 'acdc'"),
+    (("find", "--from", "edited.json"), edit_record("method", "magic"), "method cannot be 'magic'"),
+    (("find", "--from", "edited.json"), edit_record("batch_size", "some"), "batch_size cannot be 'some'"),
+    (("find", "--from", "edited.json"), edit_record("qk_fix", False), "--no-qk-fix goes with --method atp-star only"),
+    (
+        ("find", "--from", "first/run.json", "--level", "nodes", "--edges", 5),
+        nothing,
+        "--edges counts edges; with --level",
+    ),
     (("find", "--from", "edited.json"), edit_record("draws", 3), "--draws 3: expected at least 20"),
     (("evaluate", "none"), nothing, "No file at none"),
     (("evaluate", "tiny"), nothing, "tiny holds no circuit.safetensors"),
@@ -435,6 +715,17 @@ BAD = [
     (("evaluate", "alien.safetensors", "--model", "./tiny"), nothing, "The graph is of another model"),
     (("view", "none.safetensors"), nothing, "No file at none.safetensors"),
     (("view", "first", "--out", "circuit.bmp"), nothing, "expected a folder, or a file that ends in .svg"),
+    (
+        ("view", "units.safetensors", "--max-edges", 3),
+        nothing,
+        "--max-edges counts edges, and this circuit is one of nodes",
+    ),
+    (("view", "units.safetensors", "--max-edges", 3, "--max-size", 3), nothing, "Expected --max-edges or --max-size"),
+    (
+        ("view", "units.safetensors", "--max-size", 1),
+        nothing,
+        "--max-size 1: this circuit has no scores, so none of its nodes",
+    ),
     (("view", "first", "--out", "nowhere/circuit.svg"), nothing, "there is no folder nowhere"),
 ]
 
@@ -446,6 +737,9 @@ def _circuits(place: Path, found: Result) -> None:
     circuit.save(place / "bare.safetensors")
     sc.Circuit(circuit.graph, circuit.mask, circuit.values, {**circuit.provenance, "model": "./other"}).save(
         place / "mixed.safetensors"
+    )
+    sc.Circuit.of(sc.Graph(n_layers=1, n_heads=2, n_kv=2, level="nodes"), ["input", "m0"]).save(
+        place / "units.safetensors"
     )
     sc.Circuit.of(sc.Graph(n_layers=1, n_heads=2, n_kv=2), {"input->logits": 1.0}, task="pairs.jsonl").save(
         place / "alien.safetensors"
@@ -473,3 +767,8 @@ def test_arguments_fill_the_record() -> None:
     assert "--signed" in command
     assert "--threshold 0.5" in command
     assert "--seed 4" in command
+    assert "--size 7" in Arguments(level="nodes", size=7).command
+    assert "--edges 7" in Arguments(size=7).command
+    star = Arguments(method="atp-star", qk_fix=False, grad_drop=True, batch_size="auto").command
+    assert "--no-qk-fix --grad-drop" in star
+    assert "--batch-size auto" in star

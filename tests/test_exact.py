@@ -13,8 +13,7 @@ import sparse_circuits as sc
 from sparse_circuits.model import anatomy_of
 
 REPRESENTATIVE = (
-    "gpt2", "gptj", "neox", "llama", "qwen3", "mistral-window", "hooked-attn-only", "hooked-bidirectional",
-    "hooked-local-softcap", *POST_NORM,
+    "gpt2", "gptj", "neox", "llama", "qwen3", "hooked-attn-only", "hooked-local-softcap", *POST_NORM,
 )  # fmt: skip
 each_family = pytest.mark.parametrize("family", REPRESENTATIVE)
 SPANS = [{"subject": (1, 3), "verb": (4, 6)}] * 3  # what is left, "other", lies before, between and behind these
@@ -52,27 +51,29 @@ def test_units_under_zero_against_brute_force(zoo, family: str, level: str) -> N
     same_as(scores, unit_effects(model, graph, task, zero=True).mean(0))
 
 
-@each_family
+@pytest.mark.parametrize("family", ["gptj", "llama", "mistral-window", "hooked-bidirectional", "olmo2"])
 @pytest.mark.parametrize("positions", ["keep", "spans"])
 def test_edges_between_positions_against_brute_force(zoo, family: str, positions: str) -> None:
-    model, task = zoo(family), with_spans(token_task(2, length=6 if positions == "spans" else 5))
-    if positions == "keep":
-        task = token_task(2, length=5)
+    model, task = zoo(family), token_task(2, length=4) if positions == "keep" else with_spans(token_task(2, length=6))
     scores = sc.attribute(model, sc.Graph.of(model), task, sc.Exact(), positions=positions)
-    assert scores.graph.n_positions > 1
+    assert scores.graph.n_positions > 2
     same_as(scores.values, patched_effects(model, scores.graph, task, groups=grouped(model, task, positions)))
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3", "hooked-bidirectional", "gemma2"])
-@pytest.mark.parametrize("level", ["nodes", "neurons"])
-@pytest.mark.parametrize("positions", ["keep", "spans"])
+@pytest.mark.parametrize(
+    ("family", "level", "positions"),
+    [
+        ("llama", "nodes", "keep"), ("gemma2", "nodes", "spans"), ("neox", "neurons", "spans"),
+        ("hooked-bidirectional", "nodes", "spans"), ("olmo2", "neurons", "spans"),
+    ],
+)  # fmt: skip
 def test_units_at_positions_against_brute_force(zoo, family: str, level: str, positions: str) -> None:
     model, task = zoo(family), with_spans(token_task(2, length=6))
     scores = sc.attribute(model, sc.Graph.of(model, level=level), task, sc.Exact(), positions=positions)
     same_as(scores.values, unit_effects(model, scores.graph, task, grouped(model, task, positions)).mean(0))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "hooked-rotary-parallel-gqa", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "hooked-rotary-parallel-gqa"])
 def test_ungrouped_edges_against_brute_force(zoo, family: str) -> None:
     model, task = zoo(family), token_task(3)
     graph = sc.Graph.of(model, kv="per_query_head")
@@ -192,7 +193,7 @@ def test_prompts_that_do_not_differ_have_no_effect(zoo) -> None:
     mixed = sc.Task(task.clean, [task.corrupted[0], *task.clean[1:]], metric=task.metric)
     scores = sc.attribute(zoo("llama"), sc.Graph.of(zoo("llama")), mixed, sc.Exact(), per_example=True)
     assert scores.per_example[0].abs().max() > 1e-2
-    assert torch.equal(scores.per_example[1:], torch.zeros_like(scores.per_example[1:]))
+    assert scores.per_example[1:].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("elements", [1, 3000])
@@ -235,7 +236,7 @@ def test_half_precision_takes_differences_in_full(zoo) -> None:
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
-        # 2 runs; 9 edges into layer 0's heads and 4 into its MLP count whole; 45 and 8 into layer 1's
+        # two runs; what is in layer 0 counts whole, what is in layer 1 half
         (
             "edges",
             lambda g: (

@@ -40,6 +40,7 @@ ROOMS = (
 LAZY = {"view", "zoo"}
 
 PUBLIC = [
+    "ACDC",
     "Ablation",
     "AtPStar",
     "Baseline",
@@ -49,6 +50,7 @@ PUBLIC = [
     "Curve",
     "EAP",
     "EAPIG",
+    "EdgePruning",
     "Evaluation",
     "Exact",
     "FileFormatError",

@@ -446,7 +446,7 @@ def test_boxes_have_the_colours_of_their_scores() -> None:
     text = words(draw_circuit(circuit))
     assert "a0.h0\n-4" in text
     assert "negative: patching this node hurts the behaviour" in text
-    assert "The colour shows a node's score." in text
+    assert "The colour shows a node's score:" in text
     unsigned = words(draw_circuit(replace(circuit, provenance={"signed": False})))
     assert "hurts" not in unsigned
     assert "The scores of this method carry no sign." in unsigned

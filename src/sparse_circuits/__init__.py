@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sparse_circuits.attribution import (
+        ACDC,
         EAP,
         EAPIG,
         Ablation,
         AtPStar,
         CleanCorrupted,
+        EdgePruning,
         Exact,
         InformationFlowRoutes,
         Method,
@@ -46,11 +48,13 @@ __version__ = "0.1.0"
 # Public names and where they live. They are imported when first used, so that importing the package costs nothing.
 _HOMES = {
     "attribution": (
+        "ACDC",
         "EAP",
         "EAPIG",
         "Ablation",
         "AtPStar",
         "CleanCorrupted",
+        "EdgePruning",
         "Exact",
         "InformationFlowRoutes",
         "Method",
@@ -75,6 +79,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ACDC",
     "EAP",
     "EAPIG",
     "Ablation",
@@ -84,6 +89,7 @@ __all__ = [
     "Circuit",
     "CleanCorrupted",
     "Curve",
+    "EdgePruning",
     "Evaluation",
     "Exact",
     "FileFormatError",

@@ -34,14 +34,14 @@ class Changes:
         tokens = self.restart.reached(here.view(self.restart.shape))
         return tokens, here[tokens]
 
-    def of_sources(self, first: int, stop: int, tokens: Tensor) -> Tensor:
-        """Sources from ``first`` to before ``stop``."""
+    def of_sources(self, first: int, stop: int, tokens: Tensor, posted: bool = True) -> Tensor:
+        """Sources from ``first`` to before ``stop``; heads after their post-norm, or before it."""
         parts = [self._of(self.delta.embedding, tokens)[None]] if first == 0 else []
         for layer, mlp in enumerate(self.delta.mlp):
             start = self.graph.heads_at(layer).start
             heads = range(self.graph.n_heads)[max(0, first - start) : max(0, stop - start)]
             if heads:
-                parts.append(self._of_heads(layer, slice(heads.start, heads.stop), tokens))
+                parts.append(self._of_heads(layer, slice(heads.start, heads.stop), tokens, posted))
             if mlp is not None and first <= self.graph.mlp_at(layer) < stop:
                 parts.append(self._of(mlp, tokens)[None])
         return torch.cat([part.to(self.restart.anatomy.device) for part in parts])
@@ -85,6 +85,7 @@ class Changes:
             raise RuntimeError("an MLP source without an MLP")
         return self._of(change, tokens)
 
-    def _of_heads(self, layer: int, heads: slice, tokens: Tensor) -> Tensor:
+    def _of_heads(self, layer: int, heads: slice, tokens: Tensor, posted: bool = True) -> Tensor:
         z, W_O = self._of(self.delta.z[layer][:, :, heads], tokens), self._blocks[layer].attention.W_O[heads]
-        return self.restart.posted(layer, torch.bmm(z.transpose(0, 1), W_O.float()), tokens)
+        change = torch.bmm(z.transpose(0, 1), W_O.float())
+        return self.restart.posted(layer, change, tokens) if posted else change

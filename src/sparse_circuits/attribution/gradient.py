@@ -48,7 +48,8 @@ class GradientMethod(Method):
             else:
                 sources, final = run_sources(anatomy, embedding, batch.padding, problem.ablated.units)
             batch = with_clean_logits(anatomy, metric, final, batch)
-            delta = ablated.minus(sources)
+            # the ablated run belongs to this batch alone, unless it is a constant that stands for all
+            delta = ablated.minus(sources, in_place=tally.patched)
             del ablated, sources
             with torch.no_grad():
                 at_corrupted = None if corrupted_final is None else measure(anatomy, metric, corrupted_final, batch)

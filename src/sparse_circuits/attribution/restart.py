@@ -79,10 +79,10 @@ class Restart:
         """
         layers, last = self.clean.layers, len(self.anatomy.blocks) - 1
         after = self.clean.final if layer == last else layers[layer + 1].attn_read
-        stream = self._moved(after, change, tokens)
+        stream = self.moved(after, change, tokens)
         for above in range(layer + 1, last + 1):
             stream, tokens = self._layer(above, stream, tokens)
-        return self._effect(stream, tokens)
+        return self.effect(stream, tokens)
 
     def heads_changed(self, layer: int, change: Tensor, tokens: Tensor) -> Tensor:
         """The effect of a change of what a layer's heads wrote, after any post-norm. Arguments as above."""
@@ -95,7 +95,7 @@ class Restart:
         block, trace = self.anatomy.blocks[layer], self.clean.layers[layer]
         if block.mlp is None or block.mlp_norm is None or trace.mlp_read is None or trace.mlp_out is None:
             raise RuntimeError("a layer without an MLP")
-        written = block.mlp(block.mlp_norm(self._moved(trace.mlp_read, change, tokens)))
+        written = block.mlp(block.mlp_norm(self.moved(trace.mlp_read, change, tokens)))
         return written.float() - self.at(trace.mlp_out, tokens).float()
 
     def posted(self, layer: int, change: Tensor, tokens: Tensor) -> Tensor:
@@ -114,19 +114,24 @@ class Restart:
 
     def read_by_heads(self, layer: int, change: Tensor, tokens: Tensor) -> Tensor:
         """What a layer's q, k and v project, the stream changed: ``[changes, tokens, d_model]``."""
-        return self.anatomy.blocks[layer].attn_norm(self._moved(self.clean.layers[layer].attn_read, change, tokens))
+        return self.anatomy.blocks[layer].attn_norm(self.moved(self.clean.layers[layer].attn_read, change, tokens))
 
-    def mix(self, layer: int, projected: dict[str, Tensor], tokens: Tensor, queries: Tensor) -> Tensor:
+    def mix(
+        self, layer: int, projected: dict[str, Tensor], tokens: Tensor, queries: Tensor, heads: list[int] | None = None
+    ) -> Tensor:
         """z at some tokens, all clean but what is given: ``[changes, queries, heads, d_head]``.
 
         Args:
             projected: new outputs of "q" (at ``queries``), "k" or "v" (at ``tokens``): ``[changes, tokens, heads, d_head]``;
                 k and v may have a copy for each query head.
+            heads: the only ones to run, with a copy of k and v for each.
         """
         trace, n = self.clean.layers[layer], len(next(iter(projected.values())))
         parts = []
         for which, clean in (("q", trace.q), ("k", trace.k), ("v", trace.v)):
-            if which in projected:
+            if heads is not None:
+                clean = clean[:, :, [h * clean.shape[2] // trace.q.shape[2] for h in heads]]
+            elif which in projected and projected[which].shape[2] > clean.shape[2]:
                 clean = clean.repeat_interleave(projected[which].shape[2] // clean.shape[2], dim=2)
             part = clean.repeat(n, 1, 1, 1)
             if which in projected:
@@ -164,11 +169,11 @@ class Restart:
 
     # --- ends ---
 
-    def _moved(self, clean: Tensor, change: Tensor, tokens: Tensor) -> Tensor:
+    def moved(self, clean: Tensor, change: Tensor, tokens: Tensor) -> Tensor:
         """A clean stream at some tokens and what it gets besides, added in float32."""
         return (self.at(clean, tokens) + change.to(clean.device)).to(clean.dtype)
 
-    def _effect(self, final: Tensor, tokens: Tensor) -> Tensor:
+    def effect(self, final: Tensor, tokens: Tensor) -> Tensor:
         """The metric from the last streams of some tokens, the others being clean, less its clean value."""
         n, clean = len(final), self.clean.final
         many, final = _repeated(self.batch, n), final.to(clean.device)
@@ -189,7 +194,7 @@ def _through(norm: Norm, clean: Tensor, change: Tensor) -> Tensor:
 
 
 def _look(attention: Attention, q: Tensor, k: Tensor, v: Tensor, at: Tensor, real: Tensor | None) -> Tensor:
-    """As ``attention.mix``, but only for the queries at some positions ``[batch, queries]``: ``[batch, queries, heads, d_head]``."""
+    """As ``attention.mix``, but only for the queries at positions ``at``, ``[batch, queries]``: as many z."""
     n_pos, n_heads = q.shape[1:3]
     v = attention._values(v, n_heads)
     q, k = attention._positioned(q, k)

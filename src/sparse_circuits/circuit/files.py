@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +27,9 @@ _KEY = "sparse_circuits"
 
 
 def pack_circuit(circuit: Circuit) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if circuit.graph.level == "edges":
+    if circuit.size * 64 > circuit.mask.numel():  # more than a bit for each costs less than two numbers for some
+        tensors = {"bits": torch.from_numpy(np.packbits(circuit.mask.flatten().numpy()))}
+    elif circuit.graph.level == "edges":
         u, v = circuit.mask.nonzero(as_tuple=True)
         tensors = {"sources": u.int(), "destinations": v.int()}
     else:
@@ -51,18 +55,31 @@ def pack_scores(scores: Scores) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def unpack_chosen(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    foreign = FileFormatError(f"{path}: holds {graph.thing}s that its graph does not have; the file is damaged.")
     names = ("sources", "destinations") if graph.level == "edges" else ("units",)
-    if any(name not in tensors for name in names):
+    numel = math.prod(graph.shape)
+    if "bits" in tensors:
+        bits = np.unpackbits(tensors["bits"].numpy()[: -(-numel // 8)])
+        if tensors["bits"].dtype != torch.uint8 or len(bits) < numel:
+            raise foreign
+        mask = torch.from_numpy(bits[:numel]).bool().view(graph.shape)
+        at = (mask,)
+    elif any(name not in tensors for name in names):
         raise FileFormatError(f"{path} lacks {' or '.join(names)}; the file is damaged.")
-    at = tuple(tensors[name].long() for name in names)
-    outside = [bool(((i < 0) | (i >= size)).any()) for i, size in zip(at, graph.shape, strict=True)]
-    if len({len(i) for i in at}) > 1 or any(outside) or not bool(graph.mask[at].all()):
-        raise FileFormatError(f"{path}: holds {graph.thing}s that its graph does not have; the file is damaged.")
-    mask = torch.zeros(graph.shape, dtype=torch.bool)
-    mask[at] = True
+    else:
+        at = tuple(tensors[name].long() for name in names)
+        outside = [bool(((i < 0) | (i >= size)).any()) for i, size in zip(at, graph.shape, strict=True)]
+        if len({len(i) for i in at}) > 1 or any(outside):
+            raise foreign
+        mask = torch.zeros(graph.shape, dtype=torch.bool)
+        mask[at] = True
+    if bool((mask & ~graph.mask).any()):
+        raise foreign
     if "scores" not in tensors:
         return mask, None
     values = torch.zeros(graph.shape)
+    if len(tensors["scores"]) != int(mask.sum()):
+        raise FileFormatError(f"{path}: has {len(tensors['scores'])} scores for {int(mask.sum())} {graph.thing}s.")
     values[at] = tensors["scores"]
     return mask, values
 

@@ -116,7 +116,8 @@ class EdgeRun:
         """
         distinct, which = columns, list(range(len(wanted)))
         if not self.learned:
-            unique, found = torch.unique(columns[self.written.rows].flatten(0, 1), dim=1, return_inverse=True)
+            rows = self.written.rows or [0]  # before anything is written all columns are equal
+            unique, found = torch.unique(columns[rows].flatten(0, 1), dim=1, return_inverse=True)
             if unique.shape[1] < len(wanted):
                 first = torch.zeros(unique.shape[1], dtype=torch.long)
                 first[found] = torch.arange(len(wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,10 +18,13 @@ def strength(values: Tensor, signed: bool) -> Tensor:
 
 def top(graph: Graph, ranking: Tensor, n: int) -> Tensor:
     """The ``n`` strongest edges (nodes, units), wherever they are: bool, of the graph's shape."""
-    places = graph.mask.flatten().nonzero().flatten()
-    order = ranking.flatten()[places].argsort(descending=True, stable=True)[:n]
-    chosen = torch.zeros(graph.mask.numel(), dtype=torch.bool)
-    chosen[places[order]] = True
+    strengths = ranking.masked_fill(~graph.mask, -torch.inf).flatten()
+    chosen = torch.zeros(strengths.shape, dtype=torch.bool)
+    if n:
+        weakest = strengths.topk(n, sorted=False).values.min()
+        chosen = strengths > weakest
+        ties = (strengths == weakest).nonzero().flatten()  # taken in the graph's order, so that a choice can be repeated
+        chosen[ties[: n - int(chosen.sum())]] = True
     return chosen.view(graph.shape)
 
 
@@ -33,22 +37,21 @@ def greedy(graph: Graph, ranking: Tensor, n: int) -> Tensor:
     if graph.level != "edges":
         return top(graph, ranking, n)
     edges = torch.zeros_like(graph.mask)
+    by_column = ranking.T.contiguous()
     # per column that has been reached, its edges from strong to weak; only the strongest left of each stands in line
     line: list[tuple[float, int, int]] = []
-    waiting: dict[int, list[tuple[float, int, int]]] = {}
+    waiting: dict[int, Iterator[tuple[float, int]]] = {}
 
     def open_up(column: int) -> None:
         if column not in waiting:
             rows = graph.mask[:, column].nonzero().flatten()
-            values = ranking[rows, column]
-            order = values.argsort(stable=True, descending=True).flip(0)
-            found = zip((-values[order]).tolist(), rows[order].tolist(), strict=True)
-            waiting[column] = [(strength, row, column) for strength, row in found]
+            waiting[column] = _from_strong_to_weak(by_column[column, rows], rows)
             step(column)
 
     def step(column: int) -> None:
-        if waiting[column]:
-            heapq.heappush(line, waiting[column].pop())
+        following = next(waiting[column], None)
+        if following is not None:
+            heapq.heappush(line, (*following, column))
 
     for column in range(graph.shape[1] - graph.n_positions, graph.shape[1]):
         open_up(column)
@@ -61,3 +64,11 @@ def greedy(graph: Graph, ranking: Tensor, n: int) -> Tensor:
         for owned in graph.owned(row):
             open_up(owned)
     return edges
+
+
+def _from_strong_to_weak(values: Tensor, rows: Tensor, at_once: int = 64) -> Iterator[tuple[float, int]]:
+    """Minus the strength, and the row; few of them are ever asked for."""
+    order = values.argsort(descending=True, stable=True)
+    for start in range(0, len(order), at_once):
+        part = order[start : start + at_once]
+        yield from zip((-values[part]).tolist(), rows[part].tolist(), strict=True)

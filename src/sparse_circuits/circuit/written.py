@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -96,8 +97,7 @@ class Written:
         dtype = shared.before.dtype
         before = shared.before.to(self.device, torch.float32).expand(self.shape)[None]
         after = self._mixed(before, gates, shared.contributions).to(shared.block.device, dtype)
-        change = shared.block.posted(after).float() - shared.block.posted(shared.before).float()
-        return change.to(self.device)
+        return (shared.block.posted(after).float() - shared.without).to(self.device)
 
     def _add_distinct(self, out: Tensor, shared: _Shared, gates: Tensor) -> None:
         """The same for many destinations, in place: those with the same of these heads share a pass through the norm."""
@@ -113,7 +113,8 @@ class Written:
                     shared.rows
                 ):  # layers above often read the same heads; no more than these hold
                     shared.known[key] = change
-            out[(which == i).to(out.device)] += change
+            for place in (which == i).nonzero().flatten().tolist():
+                out[place] += change
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,3 +126,8 @@ class _Shared:
     block: Block
     before: Tensor
     known: dict[bytes, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def without(self) -> Tensor:
+        """What the heads write when all of them are ablated."""
+        return self.block.posted(self.before).float()

@@ -149,10 +149,13 @@ def _write_curve(curve: Curve, folder: Path, about: dict[str, Any]) -> list[Path
         "ablation": curve.evaluations[0].ablation,
         "requested": curve.requested,
         "level": curve.evaluations[0].circuit.graph.level,
-        "sizes": [e.circuit.size for e in curve.evaluations],
+        "sizes": curve.sizes,
         "faithfulness": curve.faithfulness,
         "intervals": curve.intervals,
         "area": curve.area,
+        "area_interval": curve.area_interval,
+        "distance": curve.distance,
+        "distance_interval": curve.distance_interval,
     }
     text = json.dumps(finite(content), indent=2) + "\n"
     files = [folder / name for name in ("curve.svg", "curve.png", "curve.json")]
@@ -178,4 +181,7 @@ def _report_curve(name: str, curve: Curve, files: list[Path]) -> None:
     ]
     output.table("asked for", graph.level, "share", "faithfulness", rows=rows, text=["faithfulness"])
     output.line()
-    output.pairs([("area under the curve", f"{curve.area:.3f}"), ("curve", ", ".join(map(str, files)))])
+    area = output.with_interval(curve.area, curve.area_interval, 3)
+    distance = output.with_interval(curve.distance, curve.distance_interval, 3)
+    made = ", ".join(map(str, files))
+    output.pairs([("area under the curve", area), ("area between it and 1", distance), ("curve", made)])

@@ -127,7 +127,7 @@ def find(
         float | None,
         option(
             "--acdc-threshold",
-            "acdc: a part goes if that changes the output by less than X.",
+            "acdc: an edge goes if that costs less than X of the metric.",
             0.01,
             panel=OWN,
             metavar="X",

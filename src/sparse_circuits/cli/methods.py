@@ -47,7 +47,7 @@ ENTRIES: dict[MethodName, Entry] = {
     "information-flow-routes": Entry("how much flows, whatever it does to the metric", "1 forward"),
     "exact": Entry("every part patched on its own", "up to 1 forward per part"),
     "acdc": Entry(
-        "parts removed as long as the output hardly moves", "about 1 forward per part", ("acdc_threshold",), True
+        "edges removed as long as the metric hardly suffers", "up to 1 forward per edge", ("acdc_threshold",), True
     ),
     "edge-pruning": Entry(
         "a mask over all parts, learned by gradient descent",

@@ -83,7 +83,8 @@ def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline
         if name in baselines:
             baseline = baselines[name]
             metric_of_draws = number(median(e.mean for e in baseline.evaluations))
-            label = f"random, median of {len(baseline.evaluations)}"
+            # units take up the room that the number of draws has otherwise
+            label = f"random, median of {len(baseline.evaluations)}" if alike else "random, median"
             faithfulness = with_interval(baseline.median, baseline.interval)
             rows.append((label, size(baseline.size, graph), metric_of_draws, faithfulness, ""))
     rows.append(("empty circuit", "0", number(float(first.empty.mean())), "0.00", ""))
@@ -98,8 +99,8 @@ def number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if abs(value) < 999.5 else f"{value:,.0f}"
 
 
-def with_interval(value: float, interval: tuple[float, float]) -> str:
+def with_interval(value: float, interval: tuple[float, float], digits: int = 2) -> str:
     """A value with its 95% interval."""
     # Adding 0 after rounding keeps "-0.00" away.
-    middle, low, high = (round(x, 2) + 0.0 for x in (value, *interval))
-    return "undefined" if value != value else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+    middle, low, high = (round(x, digits) + 0.0 for x in (value, *interval))
+    return "undefined" if value != value else f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

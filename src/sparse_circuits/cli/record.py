@@ -103,7 +103,7 @@ class Arguments:
             if self.select is not None:
                 raise InputError("--stable chooses among the strongest of all; leave --select out.")
             if ENTRIES[self.method].selects:
-                raise InputError(f"--stable resamples the scores of every example, and {self.method} gives none.")
+                raise InputError(f"--stable is for methods that only score; {self.method} chooses by itself.")
             if not 0 < self.stable <= 1:
                 raise InputError(f"--stable {self.stable}: expected a share above 0 and at most 1.")
         given = "--select" if self.select is not None else "--signed" if self.signed else None

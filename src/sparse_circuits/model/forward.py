@@ -85,18 +85,23 @@ class Sources:
     mlp: tuple[Tensor | None, ...]
     hidden: tuple[Tensor | None, ...]
 
-    def minus(self, other: Sources) -> Sources:
-        """Difference source by source, detached."""
+    def minus(self, other: Sources, *, in_place: bool = False) -> Sources:
+        """Difference source by source, detached; ``in_place`` where this run is not needed any more."""
+
+        def less(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            if a is None or b is None:
+                return None
+            return a.sub_(b.detach()) if in_place else (a - b).detach()
+
+        embedding, z = less(self.embedding, other.embedding), tuple(map(less, self.z, other.z))
+        if embedding is None or any(part is None for part in z):
+            raise RuntimeError("a run without embedding or heads")
         return Sources(
-            (self.embedding - other.embedding).detach(),
-            tuple((a - b).detach() for a, b in zip(self.z, other.z, strict=True)),
-            _differences(self.mlp, other.mlp),
-            _differences(self.hidden, other.hidden),
+            embedding,
+            tuple(part for part in z if part is not None),
+            tuple(map(less, self.mlp, other.mlp)),
+            tuple(map(less, self.hidden, other.hidden)),
         )
-
-
-def _differences(a: tuple[Tensor | None, ...], b: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(None if x is None or y is None else (x - y).detach() for x, y in zip(a, b, strict=True))
 
 
 @dataclass(frozen=True, eq=False)

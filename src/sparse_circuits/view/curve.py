@@ -62,9 +62,7 @@ def plot_curve(
 
     graph, known = curve.evaluations[0].circuit.graph, curve.evaluations[0].circuit.provenance
     axes.set_xscale("log")
-    sizes = [
-        n for n in (*(e.circuit.size for e in curve.evaluations), baseline.size if baseline is not None else 0) if n
-    ]
+    sizes = [n for n in (*curve.sizes, baseline.size if baseline is not None else 0) if n]
     axes.set_xlim(0.8 * min(sizes, default=1), 1.25 * graph.size)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if graph.size < 20_000 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))

@@ -87,8 +87,8 @@ def legend_of_boxes(contents: Contents, layout: Layout) -> list[LegendRow]:
         )
         parts = f", the sum of its {thing}s' in the circuit" if contents.in_parts else ""
         rows += [
+            LegendRow(f"The colour shows a node's score{parts}:"),
             LegendRow("", tuple((8.0, contents.colour(score), brief(score, 2)) for score in levels)),
-            LegendRow(f"The colour shows a node's score{parts}."),
         ]
     if contents.in_parts and circuit.size:
         last = "; below, the strongest by name" if contents.scored else "; below, some of them by name"
