@@ -356,7 +356,11 @@ LEVELLED = {
     "nodes": ((*TOY, "--level", "nodes", "--size", 12), "a0.h", "nodes"),
     "outputs": ((*TOY, "--level", "outputs", "--threshold", 0.05), ".d", "outputs"),
     "neurons": ((*TOY, "--level", "neurons", "--size", 50, "--signed", "--batch-size", "auto"), ".n", "neurons"),
-    "edges at spans": ((*TOY, "--positions", "spans", "--size", 60), "@last", "edges, by named spans"),
+    "edges at spans": (
+        ("--model", "./tiny", *TOY[2:], "--positions", "spans", "--size", 60),
+        "@last",
+        "edges, by named spans",
+    ),
     "nodes kept": ((*TOY, "--level", "nodes", "--positions", "keep"), "@1", "nodes, each position apart"),
 }
 
@@ -383,7 +387,9 @@ def test_find_evaluate_and_view_at_every_level(name: str, tmp_path: Path) -> Non
     if name == "nodes":
         again = ok("find", "--from", run / "run.json", "--out", tmp_path / "again").stdout
         assert again.split("\n\n")[1:3] == text.split("\n\n")[1:3]
-    text = ok("evaluate", run, "--seed", 0, "--completeness", *(("--curve",) if "kept" in name else ())).stdout
+    text = ok(
+        "evaluate", run, "--seed", 0, "--examples", 4, "--completeness", *(("--curve",) if "kept" in name else ())
+    ).stdout
     assert f"{circuit.size:,}" in text
     if "kept" in name:
         curve = json.loads((run / "curve.json").read_text())

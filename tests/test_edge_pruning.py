@@ -194,7 +194,8 @@ def test_options_out_of_range_are_refused(options: dict, match: str) -> None:
         EdgePruning(**options)
 
 
-def test_bad_requests_are_refused_before_any_work(zoo, tmp_path: Path) -> None:
+def test_bad_requests_are_refused_before_any_work(zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CircuitRunner, "streams", lambda *args: pytest.fail("work was done"))
     model, task = zoo("gpt2"), token_task()
     graph = sc.Graph.of(model)
     with pytest.raises(sc.InputError, match="fewer than the graph's"):

@@ -18,11 +18,20 @@ Ablation = sc.Ablation
 
 @dataclass(frozen=True)
 class Row:
-    """A method, whether its estimates are linear in single gradients, and its oracle where brute force has one."""
+    """A method and what holds of it.
+
+    Attributes:
+        linear: scores are linear in single gradients, so that a group's keys are the sum of its heads'.
+        estimates: scores grow with the metric, and are 0 where the prompts are the same.
+        close: how alike bfloat16 scores are, in correlation; None where a rounding can change a choice.
+        oracle: brute force, where there is one.
+    """
 
     method: sc.Method
     linear: bool
     oracle: Callable | None = None
+    estimates: bool = True
+    close: float | None = 0.97
 
 
 def slope(model, graph, task):
@@ -38,12 +47,29 @@ METHODS = {
     "eap-ig-gauss": Row(sc.EAPIG(steps=2, quadrature="gauss-legendre"), linear=True),
     "eap-ig-activations": Row(sc.EAPIG(steps=2, path="activations"), linear=True),
     "clean-corrupted": Row(sc.CleanCorrupted(), linear=True),
+    "eap-ig-direct": Row(sc.EAPIG(steps=2, quadrature="right", direct="mean"), linear=True),
+    "eap-frozen": Row(sc.EAP(rule="frozen"), linear=True),
+    "relp": Row(sc.RelP(), linear=True),
+    "eap-ig-relp": Row(sc.EAPIG(steps=2, rule="relp"), linear=True),
+    "atp-star": Row(sc.AtPStar(), linear=False, close=0.9),
+    "information-flow-routes": Row(sc.InformationFlowRoutes(), linear=False, estimates=False, close=0.9),
     "exact": Row(sc.Exact(), linear=False, oracle=patched_effects),
+    "acdc": Row(sc.ACDC(threshold=0.05), linear=False, estimates=False, close=None),
+    "edge-pruning": Row(sc.EdgePruning(steps=4, sparsity=0.5), linear=False, estimates=False, close=None),
 }
 GROUPED = ("llama", "qwen3", "mistral-window", "hooked-rotary-parallel-gqa")
 
 each_method = pytest.mark.parametrize("row", METHODS.values(), ids=METHODS.keys())
 each_family = pytest.mark.parametrize("family", FAMILIES)
+# Every method on a family of each kind, and on all families the two that the others build upon.
+REPRESENTATIVE = ("gpt2", "neox", "qwen3", "gemma2", "olmo2", "hooked-bidirectional")
+CASES = [
+    pytest.param(family, row, id=f"{family}-{name}")
+    for family in FAMILIES
+    for name, row in METHODS.items()
+    if family in REPRESENTATIVE or name in ("eap", "exact")
+]
+each_case = pytest.mark.parametrize(("family", "row"), CASES)
 
 
 @each_family
@@ -63,8 +89,7 @@ def test_agrees_with_brute_force(zoo, family: str, name: str) -> None:
             assert (scores[part][big] / expected[part][big] - 1).abs().median() < 1e-2
 
 
-@each_family
-@each_method
+@each_case
 def test_batches_do_not_matter(zoo, family: str, row: Row) -> None:
     model, task = zoo(family), token_task(5, varied=True)
     graph = sc.Graph.of(model)
@@ -75,8 +100,7 @@ def test_batches_do_not_matter(zoo, family: str, row: Row) -> None:
     torch.testing.assert_close(together.clean, apart.clean, atol=1e-5, rtol=1e-5)
 
 
-@each_family
-@each_method
+@each_case
 def test_padding_does_not_matter(zoo, family: str, row: Row) -> None:
     model, task = zoo(family), token_task(4, varied=True)
     graph = sc.Graph.of(model)
@@ -155,16 +179,17 @@ def test_leaves_everything_as_it_was(zoo, family: str, row: Row, failure: BaseEx
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("family", BRIDGES)
-@each_method
+@each_case
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_half_precision(zoo, family: str, row: Row, dtype: torch.dtype) -> None:
+    if family not in BRIDGES or row.close is None:
+        pytest.skip("a rounding can change what is chosen" if family in BRIDGES else "HookedTransformer casts by itself")
     task = token_task()
     graph = sc.Graph.of(zoo(family))
     full = sc.attribute(zoo(family), graph, task, row.method).values
     half = sc.attribute(zoo(family, dtype), graph, task, row.method).values
     assert half.dtype == torch.float32
-    assert torch.corrcoef(torch.stack([full[graph.mask], half[graph.mask]]))[0, 1] > 0.97
+    assert torch.corrcoef(torch.stack([full[graph.mask], half[graph.mask]]))[0, 1] > row.close
 
 
 @pytest.mark.parametrize("family", GROUPED)
@@ -198,7 +223,7 @@ def test_scores_are_linear_in_the_metric(zoo) -> None:
     model, task = zoo("gpt2"), token_task()
     graph = sc.Graph.of(model)
     half = sc.Task(task.clean, task.corrupted, metric=lambda logits, batch: 0.5 * task.metric(logits, batch))
-    for row in METHODS.values():
+    for row in (row for row in METHODS.values() if row.estimates):
         whole, scaled = (sc.attribute(model, graph, t, row.method).values for t in (task, half))
         assert (scaled - 0.5 * whole).abs().max() < 1e-5 * whole.abs().max()
 
@@ -260,7 +285,7 @@ def test_integrated_gradients_of_a_linear_metric_of_identical_prompts_are_zero(z
     model, task = zoo("gpt2"), token_task()
     same = sc.Task(task.clean, task.clean, metric=task.metric)
     graph = sc.Graph.of(model)
-    for row in METHODS.values():
+    for row in (row for row in METHODS.values() if row.estimates):
         assert sc.attribute(model, graph, same, row.method).values.abs().max() < 1e-5
 
 

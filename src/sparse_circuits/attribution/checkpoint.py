@@ -30,14 +30,6 @@ class Checkpoint:
     run: dict[str, Any]
     known: dict[str, Tensor]
 
-    def check(self) -> None:
-        """
-        Raises:
-            InputError: before any work is done, if the file could not be written.
-        """
-        if not self.path.parent.is_dir():
-            raise InputError(f"checkpoint={str(self.path)!r}: there is no folder {self.path.parent}.")
-
     def save(self, step: int, state: dict[str, Tensor]) -> None:
         """Write the state after so many steps, in one step: an interrupt leaves the file before or the one after."""
         tensors = {f"state.{k}": v for k, v in state.items()} | {f"known.{k}": v for k, v in self.known.items()}
@@ -63,7 +55,9 @@ class Checkpoint:
             raise FileFormatError(f"{self.path} is not a checkpoint of sparse-circuits.")
         self._compare(header.get("run"), tensors)
         state = {name.removeprefix("state."): x for name, x in tensors.items() if name.startswith("state.")}
-        return int(header["step"]), state
+        if not isinstance(header.get("step"), int) or not state:
+            raise FileFormatError(f"{self.path} holds no state; the file is damaged.")
+        return header["step"], state
 
     def _compare(self, run: Any, tensors: dict[str, Tensor]) -> None:
         run = run if isinstance(run, dict) else {}

@@ -101,6 +101,9 @@ class EdgePruning(Method):
             raise InputError(
                 f"EdgePruning(size={self.size}): expected fewer than the graph's {graph.size} {graph.thing}s."
             )
+        if self.checkpoint is not None and not Path(self.checkpoint).parent.is_dir():
+            folder = Path(self.checkpoint).parent
+            raise InputError(f"EdgePruning(checkpoint={str(self.checkpoint)!r}): there is no folder {folder}.")
         data, tally = _Data(problem, self.objective), Tally(problem)
         checkpoint = None if self.checkpoint is None else self._checkpoint(problem, data)
         for rows, clean, empty in data.ends:

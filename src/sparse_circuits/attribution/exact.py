@@ -14,7 +14,8 @@ from sparse_circuits.attribution.restart import Restart
 from sparse_circuits.graph import Graph
 from sparse_circuits.task.measure import measure
 
-_CHUNK_ELEMENTS = 1 << 20  # of the widest activation at a time: more falls out of a processor's cache
+# of the widest activation at a time: more falls out of a processor's cache, less leaves a GPU idle
+_CHUNK_ELEMENTS, _CHUNK_ELEMENTS_GPU = 1 << 21, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ class _Effects:
     def _into_logits(self, position: int, tokens: Tensor, here: Tensor) -> None:
         last, column = self.graph.n_layers - 1, self.graph.n_destinations - 1
         tokens, here = self._looking(last, tokens, here)
-        for rows in self._chunks(self.graph.n_sources, tokens):
+        for rows in self._chunks(self.graph.n_sources, tokens, here):
             change = self._of_sources(rows, tokens, here)
             self._note(self.restart.layer_changed(last, change, tokens), rows, position, column, position)
 
     def _into_mlp(self, layer: int, position: int, tokens: Tensor, here: Tensor) -> None:
         column = self.graph.reads_at(layer, "mlp").start
         tokens, here = self._looking(layer, tokens, here)
-        for rows in self._chunks(self.graph.written_before(layer, "mlp"), tokens):
+        for rows in self._chunks(self.graph.written_before(layer, "mlp"), tokens, here):
             written = self.restart.mlp_change(layer, self._of_sources(rows, tokens, here), tokens)
             self._note(self.restart.layer_changed(layer, written, tokens), rows, position, column, position)
 
@@ -112,14 +113,14 @@ class _Effects:
         graph, restart = self.graph, self.restart
         queries, _ = self._looking(layer, tokens, here)
         spread = [self._spread(layer, to, queries) for to in range(graph.n_positions)]
-        for rows in self._chunks(graph.written_before(layer, "q"), tokens):
+        for rows in self._chunks(graph.written_before(layer, "q"), tokens, here):
             read = restart.read_by_heads(layer, self._of_sources(rows, tokens, here), tokens)
             for which in "qkv":
                 written = self._written(layer, which, read, tokens, queries)
                 for column, change in enumerate(written, graph.reads_at(layer, which).start):
                     for to in [position] if which == "q" else range(graph.n_positions):
                         among, there = spread[to]
-                        if len(among):
+                        if len(there):
                             part = _masked(change[:, among], there)
                             self._note(restart.heads_changed(layer, part, queries[among]), rows, position, column, to)
 
@@ -145,11 +146,11 @@ class _Effects:
             z = self.restart.mix(layer, {which: one}, tokens, queries).float() - clean_z
             yield self.restart.posted(layer, z.flatten(-2) @ W_O.flatten(0, 1), queries)
 
-    def _spread(self, layer: int, position: int, queries: Tensor) -> tuple[Tensor, Tensor]:
+    def _spread(self, layer: int, position: int, queries: Tensor) -> tuple[Tensor | slice, Tensor]:
         """Among some queries, those that a change of the ones at a position can reach, and which of these are at it."""
         groups = self.restart.batch.groups
         if groups is None:
-            return torch.arange(len(queries), device=queries.device), torch.ones_like(queries, dtype=torch.bool)
+            return slice(None), torch.ones_like(queries, dtype=torch.bool)
         there = groups.flatten()[queries] == position
         changed = torch.zeros_like(groups, dtype=torch.bool).flatten().index_fill_(0, queries[there], True)
         reached = self.restart.looking(layer, self.restart.reached(changed.view(groups.shape)))
@@ -166,7 +167,7 @@ class _Effects:
             kinds["mlp"] = graph.units_at(layer, "mlp")
         for which, units in kinds.items():
             follow = restart.heads_changed if which == "heads" else restart.layer_changed
-            for part in self._chunks(units.stop - units.start, tokens):
+            for part in self._chunks(units.stop - units.start, tokens, here):
                 change = _masked(self.changes.of_units(layer, which, part, tokens), here)
                 rows = slice(units.start + part.start, units.start + part.stop)
                 self._note(follow(layer, change, tokens), rows, position)
@@ -180,12 +181,14 @@ class _Effects:
     def _of_sources(self, rows: slice, tokens: Tensor, here: Tensor) -> Tensor:
         return _masked(self.changes.of_sources(rows.start, rows.stop, tokens), here)
 
-    def _chunks(self, stop: int, tokens: Tensor) -> Iterator[slice]:
-        """Rows whose changes run together."""
+    def _chunks(self, stop: int, tokens: Tensor, here: Tensor) -> Iterator[slice]:
+        """Rows whose changes run together; none where no token is here."""
         mlp, d_model = self.restart.anatomy.blocks[0].mlp, self.restart.anatomy.d_model
         width = d_model if mlp is None else max(d_model, mlp.d_mlp)
-        size = max(1, _CHUNK_ELEMENTS // (width * max(1, len(tokens))))
-        return (slice(start, min(start + size, stop)) for start in range(0, stop, size))
+        elements = _CHUNK_ELEMENTS if tokens.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+        size = max(1, elements // (width * max(1, len(tokens))))
+        starts = range(0, stop, size) if bool(here.any()) else ()
+        return (slice(start, min(start + size, stop)) for start in starts)
 
     def _note(self, effect: Tensor, rows: slice, position: int, column: int | None = None, to: int = 0) -> None:
         """Write down effects ``[rows, examples]``: of rows at one position, on a column at another."""

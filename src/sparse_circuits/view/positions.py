@@ -1,8 +1,8 @@
 """Where everything is in the picture of a circuit with positions.
 
 Every position that has a part in the circuit is a column, from left to right, with an input bar at its foot and a logits
-bar at its head; in it a layer's heads stand side by side, and its MLP above them. An edge into a key or a value comes from
-the column that is attended to; all others stay in theirs.
+bar at its head; in it a layer's heads stand side by side, and its MLP above them (without edges, after them). An edge into
+a key or a value comes from the column that is attended to; all others stay in theirs.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from sparse_circuits.view.layout import (
 
 _BETWEEN = 0.16  # two boxes
 _MARGIN = 0.2  # of a column, on both sides: edges that go straight up pass there
+_BOXES = 20  # side by side at most, in all columns together, where no edges need them in one row
 _PER_CHARACTER = 0.075  # of a column's header
 
 
 @dataclass
 class _Column:
-    """A position: its nodes by the row that they stand in."""
+    """A position: its nodes by the row that they stand in, a layer and a line of it, upwards."""
 
     name: str
     header: str
-    rows: dict[tuple[int, str], list[str]] = field(default_factory=dict)
+    rows: dict[tuple[int, int], list[str]] = field(default_factory=dict)
     ends: set[str] = field(default_factory=set)
 
 
@@ -69,8 +70,8 @@ class _Builder:
         layers, y = [], self.foot + self.gap
         for layer in range(self.graph.n_layers):
             bottom = y - self.gap / 2
-            for kind in ["heads"] if self.graph.parallel else ["heads", "mlp"]:
-                y = self._row((layer, kind), y)
+            for line in range(self._lines(layer)):
+                y = self._row((layer, line), y)
             layers.append((f"layer {layer}", bottom, y - self.gap / 2))
         height = y + BAR
         for column, left, width in zip(self.columns, self.lefts, self.widths, strict=True):
@@ -106,13 +107,29 @@ class _Builder:
                     column.ends.add(base)
                 continue
             layer = int(base[1:].partition(".")[0])
-            kind = "mlp" if base[0] == "m" and not graph.parallel else "heads"
-            column.rows.setdefault((layer, kind), []).append(base)
-        return [column for column in columns.values() if column.rows or column.ends]
+            line = int(base[0] == "m" and self.wired and not graph.parallel)  # an MLP reads the heads below it
+            column.rows.setdefault((layer, line), []).append(base)
+        filled = [column for column in columns.values() if column.rows or column.ends]
+        if not self.wired:
+            n = max(2, _BOXES // len(filled))
+            for column in filled:
+                rows = {
+                    (layer, i // n): names[i : i + n]
+                    for (layer, _), names in column.rows.items()
+                    for i in range(0, len(names), n)
+                }
+                column.rows = rows
+        return filled
+
+    def _lines(self, layer: int) -> int:
+        """How many rows of boxes a layer has: heads and MLP; without edges, as many as its fullest column needs."""
+        if self.wired:
+            return 1 if self.graph.parallel or not self.graph.has_mlp else 2
+        return max((line + 1 for column in self.columns for n, line in column.rows if n == layer), default=1)
 
     # --- columns ---
 
-    def _items(self, column: _Column, row: tuple[int, str]) -> list[tuple[str, float]]:
+    def _items(self, column: _Column, row: tuple[int, int]) -> list[tuple[str, float]]:
         """What stands in a column's row, with its width: nodes, and after a group's heads its k and v ports, "g1"."""
         items, box = [], BOX_WIDTH if self.wired else self.sizes.box_width
         names = column.rows.get(row, [])
@@ -148,7 +165,7 @@ class _Builder:
 
     # --- rows ---
 
-    def _row(self, row: tuple[int, str], y: float) -> float:
+    def _row(self, row: tuple[int, int], y: float) -> float:
         """Place a row whose ports start at ``y``; return where the next one's start."""
         if not any(row in column.rows for column in self.columns):
             return y + FLAT
