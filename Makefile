@@ -28,10 +28,10 @@ demo: $(VENV)/installed
 	$(VENV)/bin/sparse-circuits demo
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 test-tl4: $(VENV_TL4)/installed
-	$(VENV_TL4)/bin/python -m pytest $(TL4_TESTS)
+	$(VENV_TL4)/bin/python -m pytest -n auto $(TL4_TESTS)
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check

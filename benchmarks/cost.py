@@ -1,9 +1,11 @@
 """What attribution and evaluation cost, as ratios to the bare passes of the plain Hugging Face model.
 
     python benchmarks/cost.py            # GPT-2-small shape, random weights, 10 prompts of 20 tokens
+    python benchmarks/cost.py --large    # also the peak memory of a 24-layer model with 32 prompts of 64 tokens
 
 Passes that EAP cannot do without: one forward (corrupted), one forward and backward to the embedding (clean). EAP-IG
-with n steps: two forwards, n forward-and-backwards. All in one run, in turns; medians.
+with n steps: two forwards, n forward-and-backwards. All in one run, in turns; medians. Then EAP against layers, heads, positions
+and examples on a smaller model, and exact patching on the bundled one.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from shapes import gpt2_folder, in_turns, token_task
 from transformers import AutoModelForCausalLM
 
 import sparse_circuits as sc
+from sparse_circuits.model import anatomy_of
+from sparse_circuits.task.bundled import BUNDLED
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 
@@ -91,6 +95,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -100,6 +105,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         folder = gpt2_folder(Path(root))
         figures = measure(folder, args.prompts, args.tokens, args.repeats)
+        figures |= scaling(Path(root), max(3, args.repeats // 2)) | exact(max(3, args.repeats // 2))
+        if args.large:
+            figures |= large(Path(root))
     for name, value in figures.items():
         print(f"{name:60s} {value:8.3f}")
     if args.json:
@@ -118,6 +126,13 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
             "eap": lambda: sc.attribute(model, graph, task, sc.EAP(), batch_size=prompts),
             "bare 2+5": lambda: bare_passes(hf, clean, corrupted, 2, 5),
             "eap-ig": lambda: sc.attribute(model, graph, task, sc.EAPIG(steps=5), batch_size=prompts),
+            "relp": lambda: sc.attribute(model, graph, task, sc.RelP(), batch_size=prompts),
+            **{
+                level: lambda g=sc.Graph.of(model, level=level): sc.attribute(
+                    model, g, task, sc.EAP(), batch_size=prompts
+                )
+                for level in ("nodes", "neurons")
+            },
         },
         repeats,
     )
@@ -132,6 +147,9 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
     figures = {
         "EAP / its bare passes": seconds["eap"] / seconds["bare 1+1"],
         "EAPIG(steps=5) / its bare passes": seconds["eap-ig"] / seconds["bare 2+5"],
+        "RelP / the bare passes of EAP": seconds["relp"] / seconds["bare 1+1"],
+        "EAP of nodes / its bare passes": seconds["nodes"] / seconds["bare 1+1"],
+        "EAP of neurons / its bare passes": seconds["neurons"] / seconds["bare 1+1"],
         "EAP, seconds": seconds["eap"],
         "bare passes of EAP, seconds": seconds["bare 1+1"],
         "plain forward, seconds": evaluation["forward"],
@@ -143,6 +161,66 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
     for what in ("bare", "eap", "eap-ig"):
         figures[f"peak memory beyond the model, {what}, MB"] = peak_megabytes(folder, what, prompts, tokens)
     return figures
+
+
+def scaling(root: Path, repeats: int) -> dict[str, float]:
+    """EAP against what it cannot do without, one size at a time changed from 6 layers, 8 heads, 32 prompts of 32 tokens."""
+    base = {"layers": 6, "heads": 8, "tokens": 32, "prompts": 32}
+    figures = {}
+    for name, values in {"layers": (3, 12), "heads": (4, 16), "tokens": (8, 128), "prompts": (8, 128)}.items():
+        for value in (values[0], base[name], values[1]):
+            size = base | {name: value}
+            folder = gpt2_folder(root, n_layer=size["layers"], n_head=size["heads"], n_embd=256, n_vocab=1000)
+            hf, model = AutoModelForCausalLM.from_pretrained(folder), sc.load_model(str(folder), device="cpu")
+            task, graph = token_task(size["prompts"], size["tokens"], 1000), sc.Graph.of(model)
+            clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
+            seconds = in_turns(
+                {
+                    "bare": lambda: bare_passes(hf, clean, corrupted, 1, 1),
+                    "eap": lambda: sc.attribute(model, graph, task, sc.EAP(), batch_size=size["prompts"]),
+                },
+                repeats,
+            )
+            figures[f"EAP / its bare passes, {value} {name} (d_model 256)"] = seconds["eap"] / seconds["bare"]
+    return figures
+
+
+def exact(repeats: int) -> dict[str, float]:
+    """Plain forward passes that an edge's exact effect costs, over the same 32 examples on the bundled model."""
+    model = sc.load_model("toy", device="cpu")
+    graph, hf = sc.Graph.of(model), model.original_model
+    figures = {}
+    for name in BUNDLED:
+        task = sc.load_task(name, model, n=32)
+        prompts = task.tokenized(model, anatomy_of(model), corrupted=True)
+        batches = [batch for _, batch in prompts.batches(32)]
+
+        @torch.no_grad()
+        def forward(batches: list[sc.Batch] = batches) -> None:
+            for batch in batches:
+                hf(batch.tokens, use_cache=False)
+
+        seconds = in_turns(
+            {"forward": forward, "exact": lambda task=task: sc.attribute(model, graph, task, sc.Exact())}, repeats
+        )
+        figures[f"Exact, forwards an edge, {name}"] = seconds["exact"] / graph.n_edges / seconds["forward"]
+    return figures
+
+
+def large(root: Path) -> dict[str, float]:
+    """Peak memory of EAP on 24 layers, 16 heads, d_model 1024, above that of the bare forward and backward pass."""
+    folder = gpt2_folder(root, n_layer=24, n_head=16, n_embd=1024, n_vocab=5000)
+    bare, eap = (peak_megabytes(folder, what, 32, 64) for what in ("bare", "eap"))
+    sources = 1 + 24 * 17
+    allowed = 32 * 64 * sources * 1024 * 4 / 4 / 2**20
+    return {
+        "24 x 16 x 1024, 32 prompts of 64 tokens: peak MB of the bare passes": bare,
+        "the same: peak MB of EAP": eap,
+        "the same: EAP above the bare passes, share of batch x positions x sources x d_model x 4 bytes / 4": (
+            eap - bare
+        )
+        / allowed,
+    }
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def test_neurons_lack_the_output_bias_under_zero(zoo, family: str) -> None:
     logits = model.run_with_hooks(
         torch.tensor(task.clean), fwd_hooks=[("blocks.0.hook_mlp_out", lambda x, hook: x + added)], return_type="logits"
     )
-    value = (logits[torch.arange(n), -1, task.metric.correct] - logits[torch.arange(n), -1, task.metric.incorrect]).sum()
+    value = (
+        logits[torch.arange(n), -1, task.metric.correct] - logits[torch.arange(n), -1, task.metric.incorrect]
+    ).sum()
     gradient = torch.autograd.grad(value, added)[0]
     expected = -(gradient.sum((0, 1)) * bias.detach()).sum() / n
     graph = nodes.graph

@@ -23,6 +23,7 @@ class Row:
     Attributes:
         linear: scores are linear in single gradients, so that a group's keys are the sum of its heads'.
         estimates: scores grow with the metric, and are 0 where the prompts are the same.
+        alone: an example's scores do not depend on the other examples.
         close: how alike bfloat16 scores are, in correlation; None where a rounding can change a choice.
         oracle: brute force, where there is one.
     """
@@ -31,6 +32,7 @@ class Row:
     linear: bool
     oracle: Callable | None = None
     estimates: bool = True
+    alone: bool = True
     close: float | None = 0.97
 
 
@@ -54,8 +56,8 @@ METHODS = {
     "atp-star": Row(sc.AtPStar(), linear=False, close=0.9),
     "information-flow-routes": Row(sc.InformationFlowRoutes(), linear=False, estimates=False, close=0.9),
     "exact": Row(sc.Exact(), linear=False, oracle=patched_effects),
-    "acdc": Row(sc.ACDC(threshold=0.05), linear=False, estimates=False, close=None),
-    "edge-pruning": Row(sc.EdgePruning(steps=4, sparsity=0.5), linear=False, estimates=False, close=None),
+    "acdc": Row(sc.ACDC(threshold=0.05), linear=False, estimates=False, alone=False, close=None),
+    "edge-pruning": Row(sc.EdgePruning(steps=4, sparsity=0.5), linear=False, estimates=False, alone=False, close=None),
 }
 GROUPED = ("llama", "qwen3", "mistral-window", "hooked-rotary-parallel-gqa")
 
@@ -91,6 +93,8 @@ def test_agrees_with_brute_force(zoo, family: str, name: str) -> None:
 
 @each_case
 def test_batches_do_not_matter(zoo, family: str, row: Row) -> None:
+    if isinstance(row.method, sc.EdgePruning):
+        pytest.skip("it learns from one batch at a time")
     model, task = zoo(family), token_task(5, varied=True)
     graph = sc.Graph.of(model)
     together = sc.attribute(model, graph, task, row.method, batch_size=5)
@@ -102,6 +106,8 @@ def test_batches_do_not_matter(zoo, family: str, row: Row) -> None:
 
 @each_case
 def test_padding_does_not_matter(zoo, family: str, row: Row) -> None:
+    if not row.alone:
+        pytest.skip("what it chooses depends on all examples together")
     model, task = zoo(family), token_task(4, varied=True)
     graph = sc.Graph.of(model)
     padded = sc.attribute(model, graph, task, row.method).values
@@ -109,7 +115,7 @@ def test_padding_does_not_matter(zoo, family: str, row: Row) -> None:
     assert (padded - alone).abs().max() < 1e-5 * padded.abs().max()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "neox", "llama", "hooked-attn-only"])
+@pytest.mark.parametrize("family", ["llama", "hooked-attn-only"])
 @each_method
 @pytest.mark.parametrize("elements", [1, 2000])
 def test_memory_chunks_do_not_matter(
@@ -119,7 +125,9 @@ def test_memory_chunks_do_not_matter(
     model, task = zoo(family), token_task(3, varied=True)
     graph = sc.Graph.of(model)
     whole = sc.attribute(model, graph, task, row.method).values
-    monkeypatch.setattr("sparse_circuits.attribution.edges._CHUNK_ELEMENTS", elements)
+    for module in ("edges", "units", "exact", "pruned", "queries_keys", "information_flow"):
+        monkeypatch.setattr(f"sparse_circuits.attribution.{module}._CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr("sparse_circuits.attribution.direct._AT_ONCE", elements)
     pieces = sc.attribute(model, graph, task, row.method).values
     assert (whole - pieces).abs().max() < 1e-5 * whole.abs().max()
 
@@ -150,7 +158,7 @@ class Stop(BaseException):
     """Like an interrupt: not an Exception."""
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "hooked-gpt2"])
+@pytest.mark.parametrize("family", ["llama", "hooked-gpt2"])
 @each_method
 @pytest.mark.parametrize(
     "failure", [None, ValueError("broken metric"), Stop(), KeyboardInterrupt()], ids=lambda f: type(f).__name__
@@ -162,7 +170,7 @@ def test_leaves_everything_as_it_was(zoo, family: str, row: Row, failure: BaseEx
     def metric(logits: torch.Tensor, batch: sc.Batch) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if failure is not None and calls == 3:
+        if failure is not None and calls == 2:
             raise failure
         return logits[torch.arange(len(batch.index)), batch.lengths - 1, 3]
 
@@ -183,7 +191,9 @@ def test_leaves_everything_as_it_was(zoo, family: str, row: Row, failure: BaseEx
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 def test_half_precision(zoo, family: str, row: Row, dtype: torch.dtype) -> None:
     if family not in BRIDGES or row.close is None:
-        pytest.skip("a rounding can change what is chosen" if family in BRIDGES else "HookedTransformer casts by itself")
+        pytest.skip(
+            "a rounding can change what is chosen" if family in BRIDGES else "HookedTransformer casts by itself"
+        )
     task = token_task()
     graph = sc.Graph.of(zoo(family))
     full = sc.attribute(zoo(family), graph, task, row.method).values

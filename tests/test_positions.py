@@ -9,7 +9,16 @@ from oracles import source_values
 
 import sparse_circuits as sc
 
-FAMILIES = ("gpt2", "neox", "llama", "mistral-window", "gemma2", "olmo2", "hooked-bidirectional", "hooked-local-softcap")
+FAMILIES = (
+    "gpt2",
+    "neox",
+    "llama",
+    "mistral-window",
+    "gemma2",
+    "olmo2",
+    "hooked-bidirectional",
+    "hooked-local-softcap",
+)
 METHODS = {
     "eap": sc.EAP(),
     "eap-ig": sc.EAPIG(steps=2),
@@ -27,7 +36,11 @@ def spanned(**options) -> sc.Task:
 def by_position(scores: sc.Scores) -> torch.Tensor:
     """``[sources, from, destinations, to]``, or ``[units, at]``."""
     n, graph = scores.graph.n_positions, scores.graph
-    return scores.values.view(graph.n_sources, n, graph.n_destinations, n) if graph.level == "edges" else scores.values.view(-1, n)
+    return (
+        scores.values.view(graph.n_sources, n, graph.n_destinations, n)
+        if graph.level == "edges"
+        else scores.values.view(-1, n)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,12 +110,16 @@ def test_a_positional_edge_is_the_derivative_of_patching_it(zoo, family: str) ->
         model.set_use_split_qkv_input(True)
         try:
             with torch.no_grad():
-                model.run_with_hooks(clean, fwd_hooks=[(f"blocks.{layer}.hook_{which}_input", shift), (z_name, remember)])
+                model.run_with_hooks(
+                    clean, fwd_hooks=[(f"blocks.{layer}.hook_{which}_input", shift), (z_name, remember)]
+                )
         finally:
             model.set_use_split_qkv_input(False)
         with torch.no_grad():
             logits = model.run_with_hooks(clean, fwd_hooks=[(z_name, insert)], return_type="logits")[:, -1]
-        return float((logits[rows, torch.tensor(task.metric.correct)] - logits[rows, torch.tensor(task.metric.incorrect)]).mean())
+        return float(
+            (logits[rows, torch.tensor(task.metric.correct)] - logits[rows, torch.tensor(task.metric.incorrect)]).mean()
+        )
 
     for which in "kv":
         column = graph.reads_at(layer, which).start

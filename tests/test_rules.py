@@ -54,7 +54,9 @@ def relevance_model(model, tokens: torch.Tensor):
             written = torch.einsum("bphd,hdm->bpm", z, attention.W_O)
             attn_change = frozen(block.attn_post_norm, trace.attn_sum, written)
             mlp, at = block.mlp, trace.mlp_read
-            here = frozen(block.mlp_norm, at, (moved if block.parallel else moved + attn_change) + read.get(f"m{layer}", 0.0))
+            here = frozen(
+                block.mlp_norm, at, (moved if block.parallel else moved + attn_change) + read.get(f"m{layer}", 0.0)
+            )
             normed = block.mlp_norm(at)
             zero = torch.zeros_like(normed)
             up, up_change = mlp.up(normed), mlp.up(here) - mlp.up(zero)
@@ -345,7 +347,9 @@ def test_auto_batch_size_backs_off_and_changes_nothing(zoo, monkeypatch: pytest.
 def test_auto_batch_size_starts_from_the_free_memory(zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     model, task = zoo("gpt2"), token_task(7)
     sizes, original = [], sc.EAP.run
-    monkeypatch.setattr(sc.EAP, "run", lambda self, problem: sizes.append(problem.batch_size) or original(self, problem))
+    monkeypatch.setattr(
+        sc.EAP, "run", lambda self, problem: sizes.append(problem.batch_size) or original(self, problem)
+    )
     width = 3 * (16 * 24 + 6 * 96 + 3 * 7)  # of one token, as estimated
     monkeypatch.setattr("sparse_circuits.attribution.batch_size._free_bytes", lambda device: 3 * 2 * 4 * 7 * width)
     sc.attribute(model, sc.Graph.of(model), task, sc.EAP(), batch_size="auto")

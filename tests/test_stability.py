@@ -20,7 +20,9 @@ def made(per_example: list[list[float]]) -> Scores:
     return Scores(graph, values, clean, clean, per_example=kept)
 
 
-@pytest.mark.parametrize("method", [sc.EAP(), sc.EAPIG(steps=2, direct="mean"), sc.Exact(), sc.InformationFlowRoutes()], ids=str)
+@pytest.mark.parametrize(
+    "method", [sc.EAP(), sc.EAPIG(steps=2, direct="mean"), sc.Exact(), sc.InformationFlowRoutes()], ids=str
+)
 def test_scores_per_example_are_those_of_each_alone(zoo, method: sc.Method) -> None:
     model, task = zoo("llama"), token_task(4, varied=True)
     graph = sc.Graph.of(model)

@@ -70,7 +70,12 @@ class EdgeScorer(Scorer):
         examples = len(batch) if self._per_example else 1
         # [examples, from position, sources, destinations, to position]
         self._total = torch.zeros(
-            examples, graph.n_positions, graph.n_sources, graph.n_destinations, graph.n_positions, device=self.anatomy.device
+            examples,
+            graph.n_positions,
+            graph.n_sources,
+            graph.n_destinations,
+            graph.n_positions,
+            device=self.anatomy.device,
         )
 
     def collect(self) -> Tensor:
@@ -107,7 +112,9 @@ class EdgeScorer(Scorer):
                 if trace is not None:
                     device = self.anatomy.blocks[layer].device
                     here = differences.to(device)
-                    scores = self._layer(layer, trace, reads[layer], grads.mlp[layer], scales[layer], chunk, here, first)
+                    scores = self._layer(
+                        layer, trace, reads[layer], grads.mlp[layer], scales[layer], chunk, here, first
+                    )
                     self._place(layer, first, weight * scores, isinstance(trace, LayerTrace))
             last = grads.final.flatten(0, 1)[chunk].to(differences)
             products = torch.einsum("src,rc->rs", differences, last)[:, :, None]
@@ -156,7 +163,9 @@ class EdgeScorer(Scorer):
             fold, shift = _folded(block, self.graph, which)
             copies = gradient.shape[2] // fold.shape[0]
             value = values[which].repeat(1, 1, copies, 1)
-            out.append(_Read(value.flatten(0, 1), gradient.flatten(0, 1), fold.repeat(copies, 1, 1), shift.repeat(copies, 1)))
+            out.append(
+                _Read(value.flatten(0, 1), gradient.flatten(0, 1), fold.repeat(copies, 1, 1), shift.repeat(copies, 1))
+            )
         return out
 
     def _layer(
@@ -184,7 +193,9 @@ class EdgeScorer(Scorer):
         n_attention = sum(read.gradient.shape[1] for read in reads)
         n_columns = n_attention + graph.has_mlp
         rank_one = norm.kind != "none" and not norm.frozen
-        columns = torch.empty(n_columns + rank_one, differences.shape[1], self.anatomy.d_model, device=differences.device)
+        columns = torch.empty(
+            n_columns + rank_one, differences.shape[1], self.anatomy.d_model, device=differences.device
+        )
         coefficients, filled = [], 0
         for read in reads:
             g = read.gradient[chunk].float() * scale[:, None]

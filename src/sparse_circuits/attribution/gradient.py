@@ -78,7 +78,9 @@ def tracked(problem: Problem, embedding: Tensor, batch: Batch) -> Run:
     graph = problem.graph
     ungroup = graph.level == "edges" and graph.n_kv == graph.n_heads
     with torch.enable_grad():
-        return run(problem.anatomy, embedding.detach().requires_grad_(), batch.padding, ungroup, units=keeps_units(problem))
+        return run(
+            problem.anatomy, embedding.detach().requires_grad_(), batch.padding, ungroup, units=keeps_units(problem)
+        )
 
 
 def keeps_units(problem: Problem) -> bool:

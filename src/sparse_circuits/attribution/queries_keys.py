@@ -43,9 +43,7 @@ def query_key_effects(
                         one[:, sources, start, columns] = found
 
 
-def _patched(
-    problem: Problem, layer: int, here: Run, delta: Sources, which: str
-) -> Iterator[tuple[slice, Tensor]]:
+def _patched(problem: Problem, layer: int, here: Run, delta: Sources, which: str) -> Iterator[tuple[slice, Tensor]]:
     """A layer's queries or keys with one source at a time at its ablated value: ``[sources, batch, pos, heads, d_head]``."""
     graph, block, trace = problem.graph, problem.anatomy.blocks[layer], here.layers[layer]
     size = max(1, _CHUNK_ELEMENTS // max(trace.q.numel(), trace.attn_read.numel()))

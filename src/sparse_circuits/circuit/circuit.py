@@ -109,7 +109,9 @@ class Circuit:
         """At a level without edges: which nodes have a unit in the circuit, at each position."""
         graph, width = self.graph, self.graph.n_positions
         owners = (graph.owner[:, None] * width + torch.arange(width)).flatten()
-        return torch.zeros(graph.n_sources * width, dtype=torch.bool).index_put((owners[self.mask],), torch.tensor(True))
+        return torch.zeros(graph.n_sources * width, dtype=torch.bool).index_put(
+            (owners[self.mask],), torch.tensor(True)
+        )
 
     @property
     def _between(self) -> Tensor:

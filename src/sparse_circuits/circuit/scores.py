@@ -89,7 +89,13 @@ class Scores:
             raise InputError(f"stable(confidence={confidence!r}): expected a share above 0 and at most 1.")
         stability = self.stability(n, signed=signed, draws=draws, seed=seed)
         return self._circuit(
-            stability.holds(confidence), rule="stable", n=n, signed=signed, confidence=confidence, draws=draws, seed=seed
+            stability.holds(confidence),
+            rule="stable",
+            n=n,
+            signed=signed,
+            confidence=confidence,
+            draws=draws,
+            seed=seed,
         )
 
     def to_dict(self) -> dict[str, float]:

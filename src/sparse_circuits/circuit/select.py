@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ def top(graph: Graph, ranking: Tensor, n: int) -> Tensor:
     if n:
         weakest = strengths.topk(n, sorted=False).values.min()
         chosen = strengths > weakest
-        ties = (strengths == weakest).nonzero().flatten()  # taken in the graph's order, so that a choice can be repeated
+        ties = (
+            (strengths == weakest).nonzero().flatten()
+        )  # taken in the graph's order, so that a choice can be repeated
         chosen[ties[: n - int(chosen.sum())]] = True
     return chosen.view(graph.shape)
 
@@ -36,7 +39,19 @@ def greedy(graph: Graph, ranking: Tensor, n: int) -> Tensor:
     """
     if graph.level != "edges":
         return top(graph, ranking, n)
-    edges = torch.zeros_like(graph.mask)
+    return marked(graph, list(islice(growth(graph, ranking), n)))
+
+
+def marked(graph: Graph, edges: list[tuple[int, int]]) -> Tensor:
+    """Edges as a mask: bool, of the graph's shape."""
+    mask = torch.zeros(graph.shape, dtype=torch.bool)
+    if edges:
+        mask[tuple(torch.tensor(edges).T)] = True
+    return mask
+
+
+def growth(graph: Graph, ranking: Tensor) -> Iterator[tuple[int, int]]:
+    """The edges in the order in which :func:`greedy` takes them, as far as they are asked for."""
     by_column = ranking.T.contiguous()
     # per column that has been reached, its edges from strong to weak; only the strongest left of each stands in line
     line: list[tuple[float, int, int]] = []
@@ -55,15 +70,12 @@ def greedy(graph: Graph, ranking: Tensor, n: int) -> Tensor:
 
     for column in range(graph.shape[1] - graph.n_positions, graph.shape[1]):
         open_up(column)
-    for _ in range(n):
-        if not line:
-            break
+    while line:
         _, row, column = heapq.heappop(line)
-        edges[row, column] = True
+        yield row, column
         step(column)
         for owned in graph.owned(row):
             open_up(owned)
-    return edges
 
 
 def _from_strong_to_weak(values: Tensor, rows: Tensor, at_once: int = 64) -> Iterator[tuple[float, int]]:

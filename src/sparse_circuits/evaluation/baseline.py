@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablation
 from sparse_circuits.circuit import Circuit
-from sparse_circuits.circuit.select import greedy
+from sparse_circuits.circuit.select import growth, marked
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.bootstrap import interval
 from sparse_circuits.evaluation.evaluate import evaluate_many
@@ -106,14 +107,20 @@ def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Ci
     no connected circuit of this graph need have exactly two edges, say).
     """
     ranking = torch.rand(graph.shape, generator=generator)
-    low, high = n_edges, graph.size  # the smallest request whose pruned circuit is large enough
+    growing, order, enough = growth(graph, ranking), [], n_edges
+    while True:  # what is taken by then, pruned, is large enough, or it is everything
+        order += islice(growing, enough - len(order))
+        if len(order) < enough or int(graph.prune(marked(graph, order)).sum()) >= n_edges:
+            break
+        enough *= 2
+    low, high = min(n_edges, len(order)), len(order)  # the smallest request whose pruned circuit is large enough
     while low < high:
         middle = (low + high) // 2
-        if int(graph.prune(greedy(graph, ranking, middle)).sum()) >= n_edges:
+        if int(graph.prune(marked(graph, order[:middle])).sum()) >= n_edges:
             high = middle
         else:
             low = middle + 1
-    mask = graph.prune(greedy(graph, ranking, low))
+    mask = graph.prune(marked(graph, order[:low]))
     return Circuit(graph, _trim(graph, mask, ranking, n_edges), None, {"task": "random", "n": n_edges})
 
 

@@ -176,7 +176,11 @@ class Graph(Components):
         """Units of a layer's heads ("heads"), one head after the other, or of its MLP ("mlp")."""
         heads = self.n_heads * self.units_per_head
         start = self.units_of_input + layer * (heads + self.has_mlp * self.units_per_mlp)
-        return slice(start, start + heads) if which == "heads" else slice(start + heads, start + heads + self.units_per_mlp)
+        return (
+            slice(start, start + heads)
+            if which == "heads"
+            else slice(start + heads, start + heads + self.units_per_mlp)
+        )
 
     @cached_property
     def owner(self) -> Tensor:

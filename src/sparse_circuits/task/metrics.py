@@ -191,10 +191,15 @@ def _one_token(metric: str, side: str, row: int, answer: str, encode: Encode | N
 
 
 def _mask(answers: Sequence[Any], logits: Tensor, batch: Batch) -> Tensor:
-    mask = torch.zeros_like(logits)
-    for row, example in enumerate(batch.index.tolist()):
+    # a batch can hold an example many times over, once for each change that is tried on it
+    examples, place = batch.index.unique(return_inverse=True)
+    rows, columns = [], []
+    for row, example in enumerate(examples.tolist()):
         for answer in _several(answers[example]):
             if isinstance(answer, str):
                 raise InputError(f"Answer {answer!r} is text; called on its own, a metric needs token ids.")
-            mask[row, answer] = 1
-    return mask
+            rows.append(row)
+            columns.append(int(answer))
+    mask = logits.new_zeros(len(examples), logits.shape[-1])
+    mask[rows, columns] = 1
+    return mask[place]
