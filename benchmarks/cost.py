@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda: then memory is not measured")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -104,22 +105,24 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         folder = gpt2_folder(Path(root))
-        figures = measure(folder, args.prompts, args.tokens, args.repeats)
-        figures |= scaling(Path(root), max(3, args.repeats // 2)) | exact(max(3, args.repeats // 2))
+        figures = measure(folder, args.prompts, args.tokens, args.repeats, args.device)
+        figures |= scaling(Path(root), max(3, args.repeats // 2), args.device)
+        figures |= exact(max(3, args.repeats // 2), args.device)
         if args.large:
             figures |= large(Path(root))
     for name, value in figures.items():
         print(f"{name:60s} {value:8.3f}")
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        name = "CPU" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+        args.json.write_text(json.dumps({"device": name, "figures": figures}, indent=1))
 
 
-def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, float]:
-    hf = AutoModelForCausalLM.from_pretrained(folder)
-    model = sc.load_model(str(folder), device="cpu")
+def measure(folder: Path, prompts: int, tokens: int, repeats: int, device: str) -> dict[str, float]:
+    hf = AutoModelForCausalLM.from_pretrained(folder).to(device)
+    model = sc.load_model(str(folder), device=device)
     task = token_task(prompts, tokens, model.cfg.d_vocab)
-    clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
-    graph = sc.Graph.of(model)
+    clean, corrupted = (torch.tensor(side, device=device) for side in (task.clean, task.corrupted))
+    graph, nodes, neurons = (sc.Graph.of(model, level=level) for level in ("edges", "nodes", "neurons"))
     seconds = in_turns(
         {
             "bare 1+1": lambda: bare_passes(hf, clean, corrupted, 1, 1),
@@ -127,12 +130,8 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
             "bare 2+5": lambda: bare_passes(hf, clean, corrupted, 2, 5),
             "eap-ig": lambda: sc.attribute(model, graph, task, sc.EAPIG(steps=5), batch_size=prompts),
             "relp": lambda: sc.attribute(model, graph, task, sc.RelP(), batch_size=prompts),
-            **{
-                level: lambda g=sc.Graph.of(model, level=level): sc.attribute(
-                    model, g, task, sc.EAP(), batch_size=prompts
-                )
-                for level in ("nodes", "neurons")
-            },
+            "nodes": lambda: sc.attribute(model, nodes, task, sc.EAP(), batch_size=prompts),
+            "neurons": lambda: sc.attribute(model, neurons, task, sc.EAP(), batch_size=prompts),
         },
         repeats,
     )
@@ -158,36 +157,40 @@ def measure(folder: Path, prompts: int, tokens: int, repeats: int) -> dict[str, 
     for f, circuit in circuits.items():
         name = f"one circuit, {f:.1%} of edges ({circuit.n_edges}), with shared runs / 1 forward"
         figures[name] = evaluation[f"{f:.1%}"] / evaluation["forward"]
-    for what in ("bare", "eap", "eap-ig"):
+    for what in ("bare", "eap", "eap-ig") if device == "cpu" else ():
         figures[f"peak memory beyond the model, {what}, MB"] = peak_megabytes(folder, what, prompts, tokens)
     return figures
 
 
-def scaling(root: Path, repeats: int) -> dict[str, float]:
+def scaling(root: Path, repeats: int, device: str) -> dict[str, float]:
     """EAP against what it cannot do without, one size at a time changed from 6 layers, 8 heads, 32 prompts of 32 tokens."""
     base = {"layers": 6, "heads": 8, "tokens": 32, "prompts": 32}
     figures = {}
     for name, values in {"layers": (3, 12), "heads": (4, 16), "tokens": (8, 128), "prompts": (8, 128)}.items():
         for value in (values[0], base[name], values[1]):
-            size = base | {name: value}
-            folder = gpt2_folder(root, n_layer=size["layers"], n_head=size["heads"], n_embd=256, n_vocab=1000)
-            hf, model = AutoModelForCausalLM.from_pretrained(folder), sc.load_model(str(folder), device="cpu")
-            task, graph = token_task(size["prompts"], size["tokens"], 1000), sc.Graph.of(model)
-            clean, corrupted = torch.tensor(task.clean), torch.tensor(task.corrupted)
-            seconds = in_turns(
-                {
-                    "bare": lambda: bare_passes(hf, clean, corrupted, 1, 1),
-                    "eap": lambda: sc.attribute(model, graph, task, sc.EAP(), batch_size=size["prompts"]),
-                },
-                repeats,
-            )
-            figures[f"EAP / its bare passes, {value} {name} (d_model 256)"] = seconds["eap"] / seconds["bare"]
+            ratio = _ratio(root, repeats, device, **(base | {name: value}))
+            figures[f"EAP / its bare passes, {value} {name} (d_model 256)"] = ratio
     return figures
 
 
-def exact(repeats: int) -> dict[str, float]:
+def _ratio(root: Path, repeats: int, device: str, layers: int, heads: int, tokens: int, prompts: int) -> float:
+    folder = gpt2_folder(root, n_layer=layers, n_head=heads, n_embd=256, n_vocab=1000)
+    hf, model = AutoModelForCausalLM.from_pretrained(folder).to(device), sc.load_model(str(folder), device=device)
+    task, graph = token_task(prompts, tokens, 1000), sc.Graph.of(model)
+    clean, corrupted = (torch.tensor(side, device=device) for side in (task.clean, task.corrupted))
+    seconds = in_turns(
+        {
+            "bare": lambda: bare_passes(hf, clean, corrupted, 1, 1),
+            "eap": lambda: sc.attribute(model, graph, task, sc.EAP(), batch_size=prompts),
+        },
+        repeats,
+    )
+    return seconds["eap"] / seconds["bare"]
+
+
+def exact(repeats: int, device: str) -> dict[str, float]:
     """Plain forward passes that an edge's exact effect costs, over the same 32 examples on the bundled model."""
-    model = sc.load_model("toy", device="cpu")
+    model = sc.load_model("toy", device=device)
     graph, hf = sc.Graph.of(model), model.original_model
     figures = {}
     for name in BUNDLED:

@@ -48,5 +48,7 @@ def in_turns(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
         for name, job in jobs.items():
             start = time.perf_counter()
             job()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}

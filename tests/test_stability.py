@@ -84,7 +84,7 @@ def test_bad_requests(zoo) -> None:
     with pytest.raises(sc.InputError, match="per_example=True"):
         scores.stable(10)
     scores = sc.attribute(model, sc.Graph.of(model), task, sc.EAP(), per_example=True)
-    with pytest.raises(sc.InputError, match="confidence=1.5"):
+    with pytest.raises(sc.InputError, match=r"confidence=1\.5"):
         scores.stable(10, confidence=1.5)
     with pytest.raises(sc.InputError, match="at least 20"):
         scores.stable(10, draws=5)

@@ -95,7 +95,7 @@ class EdgeScorer(Scorer):
             self._score(delta, run, grads, weight, group or (0, self.graph.n_sources))
 
     def _score(self, delta: Sources, run: Run | Rerun, grads: _Gradients, weight: float, group: Group) -> None:
-        graph, (first, stop) = self.graph, group
+        first, stop = group
         rows = run.final.shape[0] * run.final.shape[1]
         size = max(1, _CHUNK_ELEMENTS // ((stop - first) * self.anatomy.d_model))
         flat_delta = [rows_of(x, rows) for x in (delta.embedding, *delta.z, *delta.mlp)]
