@@ -206,6 +206,13 @@ def test_bad_requests_are_refused_before_any_work(zoo, tmp_path: Path, monkeypat
         sc.attribute(model, graph, task, replace(QUICK, checkpoint=tmp_path / "nowhere" / "run.safetensors"))
 
 
+def test_a_checkpoint_in_a_folder_that_does_not_exist_is_refused_before_training(zoo, tmp_path: Path) -> None:
+    model = zoo("gpt2")
+    method = sc.EdgePruning(steps=3, checkpoint=tmp_path / "nowhere" / "state.safetensors")
+    with pytest.raises(sc.InputError, match="there is no folder"):
+        sc.attribute(model, sc.Graph.of(model), token_task(), method)
+
+
 def test_gates_follow_their_distribution() -> None:
     """Shares of draws above 0 and above 1/2 are what the formulas say."""
     gates = Gates(200_000, torch.device("cpu"), 0.1, 0.1)

@@ -118,14 +118,15 @@ def prepare(
 
 
 def _zero(anatomy: Anatomy) -> Sources:
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(1, 1, *shape, dtype=anatomy.dtype, device=anatomy.device)
+    def zeros(device: torch.device, *shape: int) -> Tensor:
+        return torch.zeros(1, 1, *shape, dtype=anatomy.dtype, device=device)
 
+    blocks = anatomy.blocks
     return Sources(
-        zeros(anatomy.d_model),
-        tuple(zeros(b.attention.n_heads, b.attention.W_O.shape[1]) for b in anatomy.blocks),
-        tuple(None if b.mlp is None else zeros(anatomy.d_model) for b in anatomy.blocks),
-        tuple(None if b.mlp is None else zeros(b.mlp.d_mlp) for b in anatomy.blocks),
+        zeros(anatomy.device, anatomy.d_model),
+        tuple(zeros(b.device, b.attention.n_heads, b.attention.W_O.shape[1]) for b in blocks),
+        tuple(None if b.mlp is None else zeros(b.device, anatomy.d_model) for b in blocks),
+        tuple(None if b.mlp is None else zeros(b.device, b.mlp.d_mlp) for b in blocks),
     )
 
 
@@ -153,5 +154,5 @@ def _mean(anatomy: Anatomy, prompts: Prompts, batch_size: int, positional: bool,
 
 
 def _like(per_token: Tensor, values: Tensor) -> Tensor:
-    """``[batch, pos]`` with singleton dimensions, to broadcast against ``[batch, pos, ...]``."""
-    return per_token[(..., *(None,) * (values.dim() - 2))]
+    """``[batch, pos]`` with singleton dimensions, to broadcast against ``[batch, pos, ...]``, on its device."""
+    return per_token.to(values.device)[(..., *(None,) * (values.dim() - 2))]

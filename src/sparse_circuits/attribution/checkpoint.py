@@ -39,10 +39,13 @@ class Checkpoint:
         """Steps done and the state after them; None if there is no file yet.
 
         Raises:
-            FileFormatError: for a file that is damaged, or something else. InputError: for one of another run.
+            FileFormatError: for a file that is damaged, or something else. InputError: for one of another run, or a folder
+                that does not exist.
         """
         from safetensors import SafetensorError, safe_open
 
+        if not self.path.parent.is_dir():
+            raise InputError(f"The checkpoint {self.path} cannot be written: there is no folder {self.path.parent}.")
         if not self.path.exists():
             return None
         try:

@@ -55,11 +55,9 @@ class Stability:
         weights = torch.zeros(draws, n_examples).scatter_add_(1, drawn, torch.ones(drawn.shape)) / n_examples
         mean = values.mean(0)
         counts = {name: torch.zeros(size) for name in ("negative", "positive", "among_top", "sign_kept", "both")}
-        resampled = torch.empty(draws, size)
         for start in range(0, draws, max(1, _CHUNK_ELEMENTS // max(1, size))):
             part = slice(start, start + max(1, _CHUNK_ELEMENTS // max(1, size)))
             here = weights[part] @ values
-            resampled[part] = here
             there = torch.zeros_like(here, dtype=torch.bool)
             if n:
                 there.scatter_(1, strength(here, signed).topk(n, dim=1).indices, True)
@@ -69,14 +67,16 @@ class Stability:
             counts["among_top"] += there.sum(0)
             counts["sign_kept"] += same.sum(0)
             counts["both"] += (there & same).sum(0)
-        low, high = torch.quantile(resampled, torch.tensor([0.025, 0.975]), dim=0)
+        ends, ranks = torch.empty(2, size), torch.tensor([0.025, 0.975])
+        for columns in torch.arange(size).split(max(1, _CHUNK_ELEMENTS // draws)):
+            ends[:, columns] = torch.quantile(weights @ values[:, columns], ranks, dim=0)
         candidates = torch.zeros(size, dtype=torch.bool)
         candidates[ranking[graph.mask].argsort(descending=True, stable=True)[:n]] = True
         shares = {name: cls._spread(graph, count / draws) for name, count in counts.items()}
         return cls(
             graph=graph,
-            low=cls._spread(graph, low),
-            high=cls._spread(graph, high),
+            low=cls._spread(graph, ends[0]),
+            high=cls._spread(graph, ends[1]),
             candidates=cls._spread(graph, candidates),
             **shares,
         )

@@ -91,7 +91,7 @@ def _signs(found: Found) -> list[tuple[str, str]]:
 
 
 def _convergence(found: Found) -> list[tuple[str, str]]:
-    if not found.scores.signed:
+    if not found.scores.signed or not found.scores.passes[1]:  # nothing was integrated
         return []
     gap = found.scores.convergence_gap
     return [("convergence gap", "unknown: no corrupted run was made" if gap is None else _gap(found, gap))]
