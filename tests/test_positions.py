@@ -161,3 +161,19 @@ def test_bad_positions_are_refused(zoo) -> None:
         sc.attribute(model, graph.at(("0", "1")), task)
     with pytest.raises(sc.InputError, match="does not read that position"):
         graph.at(("0", "1")).edge_index("input@0->m0@1")
+
+
+@pytest.mark.parametrize("level", ["edges", "nodes", "neurons"])
+@pytest.mark.parametrize("family", ["gpt2", "olmo2"])
+def test_parts_at_a_position_that_no_prompt_has_change_nothing(zoo, family: str, level: str) -> None:
+    """Where the subject is the last token, nothing is at "last"."""
+    model, task = zoo(family), token_task()
+    spans = [{"subject": -1, "last": -1} for _ in task.clean]
+    task = sc.Task(task.clean, task.corrupted, metric=task.metric, spans=spans)
+    scores = sc.attribute(model, sc.Graph.of(model, level=level), task, sc.EAP(), positions="spans")
+    graph = scores.graph
+    at_last = [name for name in graph.names if name.endswith("@last")]
+    assert all(scores.to_dict()[name] == 0 for name in at_last)
+    nowhere = sc.Circuit.of(graph, at_last[: len(at_last) // 2])
+    result = sc.evaluate(model, nowhere, task)
+    torch.testing.assert_close(result.per_example, result.empty)

@@ -33,8 +33,8 @@ class AtPStar(Method):
 
     At the levels of nodes and units no query or key is patched, and only ``grad_drop`` applies.
 
-    Cost: as EAP, with L backward passes instead of one; the fix recomputes queries, keys and attention patterns for
-    every source, about ``sources / 12`` forward passes on top.
+    Cost: as EAP, with L backward passes instead of one (2 L with the fix, which needs the gradients at every z besides); the
+    fix recomputes queries, keys and attention patterns for every source, about ``sources / 12`` forward passes on top.
 
     Kramar, Lieberum, Shah & Nanda 2024, "AtP*: An efficient and scalable method for localizing LLM behaviour to components"
     (arXiv:2403.00745).

@@ -24,7 +24,8 @@ class EAPIG(GradientMethod):
 
     - ``path="inputs"``: the line between corrupted and clean token embeddings, e' + t (e - e'). The scores of the edges
       that leave the input sum to m(corrupted) - m(clean) in the limit of many steps; what is missing is the result's
-      convergence gap. Cost: 2 + ``steps`` forward and ``steps`` backward passes (one forward fewer where a node is t = 1).
+      convergence gap. Cost: 2 + ``steps`` forward and ``steps`` backward passes (one forward fewer where a node is t = 1
+      and the metric does not need the clean logits).
     - ``path="activations"``: one group of sources at a time (the input; the heads of a layer; its MLP), from its ablated
       to its clean value, everything before it clean and everything after it recomputed; only the edges that leave the
       group are scored. Cost: 2 forward passes, and ``steps`` forward and backward passes from each group to the logits,

@@ -78,6 +78,8 @@ class UnitRun:
         heads = (
             list(range(graph.n_heads)) if self.learned else gates.detach().amax((0, 1, 3)).nonzero().flatten().tolist()
         )
+        if not heads:  # chosen only at positions that no prompt of the batch has
+            return None
         normed = block.attn_norm(stream.to(self.embedding.dtype).expand(self.embedding.shape))
         needed = list(range(graph.n_heads)) if attention.joint_norm else heads
         groups = [h * attention.n_groups // graph.n_heads for h in needed]

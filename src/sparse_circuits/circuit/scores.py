@@ -26,7 +26,7 @@ class Scores:
         values: float32, of the graph's shape, 0 where there is no edge.
         clean, corrupted: the metric per example, ``[examples]``, of the clean run and, under PATCH, of the corrupted run.
         signed: whether scores estimate a signed indirect effect, so that the most damaging come first under ``signed=True``.
-        passes: forward and backward passes per example.
+        passes: forward and backward passes per batch.
         per_example: the scores of every example, ``[examples, graph.size]`` in the order of ``graph.names``, where asked for.
         chosen: bool, of the graph's shape: what a method that selects by itself chose, or None.
         provenance: model, task, method and so on, as saved with it.
@@ -46,7 +46,8 @@ class Scores:
     def convergence_gap(self) -> float | None:
         """Sum of the scores of the edges that leave the input, minus m(corrupted) - m(clean): 0 for an exact path integral.
 
-        None where no corrupted run was made, or the scores are not signed.
+        None where no corrupted run was made, or the scores are not signed. It means something for path integrals along the
+        inputs under the plain backward rule, ``EAPIG()`` above all; other methods promise no such sum.
         """
         if self.corrupted is None or not self.signed:
             return None
@@ -62,7 +63,7 @@ class Scores:
         """
         if self.chosen is None:
             method = self.provenance.get("method", "This method")
-            raise InputError(f"{method} only scores; choose with .top(n), .greedy(n) or .threshold(x).")
+            raise InputError(f"{method} only scores; choose with .top(n), .greedy(n), .threshold(x) or .stable(n).")
         return self._circuit(self.chosen, rule="method")
 
     def stability(self, n: int, *, signed: bool = False, draws: int = 1000, seed: int = 0) -> Stability:

@@ -64,7 +64,7 @@ BatchSize = Annotated[
     Any,
     option(
         "--batch-size",
-        "Prompt pairs at a time, or as many as fit; changes memory, not results.",
+        "Prompt pairs at a time, or as many as fit; changes memory, not results (but for edge-pruning).",
         BATCH_SIZE,
         metavar="N|auto",
         parser=batch_size,

@@ -47,7 +47,10 @@ def report(found: Found, out: Path) -> None:
             ("size", _size(found)),
             *_signs(found),
             *_convergence(found),
-            ("cost", f"{forwards:.6g} forward and {backwards:.6g} backward passes; {found.seconds:.1f} s in all"),
+            (
+                "cost",
+                f"{round(forwards, 1):g} forward and {round(backwards, 1):g} backward passes; {found.seconds:.1f} s in all",
+            ),
             ("circuit", str(out / CIRCUIT)),
             ("picture", f"{out / PICTURES[0]}, {out / PICTURES[1]}"),
             ("scores", str(out / SCORES)),
