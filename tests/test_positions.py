@@ -174,6 +174,9 @@ def test_parts_at_a_position_that_no_prompt_has_change_nothing(zoo, family: str,
     graph = scores.graph
     at_last = [name for name in graph.names if name.endswith("@last")]
     assert all(scores.to_dict()[name] == 0 for name in at_last)
+    for method in (sc.EAPIG(steps=2, direct="exact"), sc.AtPStar(), sc.Exact()):
+        found = sc.attribute(model, sc.Graph.of(model, level=level), task, method, positions="spans").to_dict()
+        assert all(found[name] == 0 for name in at_last)
     nowhere = sc.Circuit.of(graph, at_last[: len(at_last) // 2])
     result = sc.evaluate(model, nowhere, task)
     torch.testing.assert_close(result.per_example, result.empty)

@@ -27,6 +27,8 @@ def with_direct_effects(problem: Problem, raw: Raw, share: float) -> Raw:
         changes = Changes(restart, graph, problem.ablated(batch)[0], problem.ablated.constant is None)
         for position in range(graph.n_positions):
             tokens, here = changes.at(position)
+            if not bool(here.any()):
+                continue
             looking = restart.looking(graph.n_layers - 1, tokens)
             here = here[torch.isin(tokens, looking)][None, :, None]
             for first in range(0, graph.n_sources, _AT_ONCE):
