@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparse_circuits.model.anatomy import Anatomy, Attention
+from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.forward import run
 from sparse_circuits.model.norm import Norm
 from sparse_circuits.task.batch import Batch
@@ -140,7 +140,7 @@ class Restart:
             parts.append(part)
         at, back = self._table(queries, trace.z.device)
         real = None if self._padding is None else self._padding.to(at.device).repeat(n, 1)
-        z = _look(self.anatomy.blocks[layer].attention, parts[0], parts[1], parts[2], at.repeat(n, 1), real)
+        z = self.anatomy.blocks[layer].attention.mix(parts[0], parts[1], parts[2], real, at.repeat(n, 1))
         return z.unflatten(0, (n, -1)).flatten(1, 2)[:, back]
 
     def _table(self, tokens: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -191,22 +191,6 @@ class Restart:
 def _through(norm: Norm, clean: Tensor, change: Tensor) -> Tensor:
     """What a norm's output changes by: ``change`` is of its input."""
     return norm((clean + change.to(clean.device)).to(clean.dtype)).float() - norm(clean).float()
-
-
-def _look(attention: Attention, q: Tensor, k: Tensor, v: Tensor, at: Tensor, real: Tensor | None) -> Tensor:
-    """As ``attention.mix``, but only for the queries at positions ``at``, ``[batch, queries]``: as many z."""
-    n_pos, n_heads = q.shape[1:3]
-    v = attention._values(v, n_heads)
-    q, k = attention._positioned(q, k)
-    q = q.gather(2, at[:, None, :, None].expand(-1, n_heads, -1, q.shape[-1]))
-    seen = attention._mask(n_pos, real, q.device, explicit=True)
-    if attention.causal and seen is not None:
-        seen = seen[at][:, None]
-    if attention.softcap is None:
-        return F.scaled_dot_product_attention(q, k, v, seen, scale=attention.scale).transpose(1, 2)
-    scores = attention.softcap * torch.tanh(q @ k.transpose(-1, -2) * attention.scale / attention.softcap)
-    scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
-    return (scores.float().softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def _repeated(batch: Batch, n: int) -> Batch:

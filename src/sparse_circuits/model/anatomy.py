@@ -73,7 +73,7 @@ class Attention:
         flat = F.linear(x, weight.transpose(1, 2).flatten(0, 1), None if bias is None else bias.flatten())
         return flat.unflatten(-1, weight.shape[::2])
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, at: Tensor | None = None) -> Tensor:
         """What each head collects: z, ``[batch, pos, heads, d_head]``, from the projections' outputs.
 
         Args:
@@ -81,23 +81,25 @@ class Attention:
                 Any heads will do together, all of them where :attr:`joint_norm`.
             real: ``[batch, pos]``, False at padding, or None. Only attention that looks right needs it: a real position
                 never looks at padding on its right under a causal mask.
+            at: ``[batch, queries]``, the positions that look, where not all do: z is then ``[batch, queries, heads, d_head]``.
         """
         if self.frozen or self.softcap is not None:
-            pattern = self.pattern(q, k, real)
+            pattern = self.pattern(q, k, real, at)
             return self.collect(pattern.detach() if self.frozen else pattern, v)
         v = self._values(v, q.shape[2])
         q, k = self._positioned(q, k)
-        mask = self._mask(q.shape[2], real, q.device)
+        mask = self._mask(k.shape[2], real, q.device, at, explicit=at is not None)
+        q = self._looking(q, at)
         plain = mask is None and self.causal
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=plain, scale=self.scale).transpose(1, 2)
 
-    def pattern(self, q: Tensor, k: Tensor, real: Tensor | None) -> Tensor:
+    def pattern(self, q: Tensor, k: Tensor, real: Tensor | None, at: Tensor | None = None) -> Tensor:
         """Where each query looks: ``[batch, heads, query, key]``, rows summing to 1. Arguments as of :meth:`mix`."""
         q, k = self._positioned(q, k)
-        scores = q @ k.transpose(-1, -2) * self.scale
+        scores = self._looking(q, at) @ k.transpose(-1, -2) * self.scale
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
-        seen = self._mask(q.shape[2], real, q.device, explicit=True)
+        seen = self._mask(k.shape[2], real, q.device, at, explicit=True)
         scores = scores if seen is None else scores.masked_fill(~seen, -torch.inf)
         return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
 
@@ -128,7 +130,16 @@ class Attention:
         """Keys or values, one for each query head."""
         return x if x.shape[2] == n_heads else x.repeat_interleave(n_heads // x.shape[2], dim=2)
 
-    def _mask(self, n_pos: int, real: Tensor | None, device: torch.device, explicit: bool = False) -> Tensor | None:
+    @staticmethod
+    def _looking(q: Tensor, at: Tensor | None) -> Tensor:
+        """The queries ``[batch, heads, pos, d_head]`` at some positions ``[batch, queries]``, or all."""
+        if at is None:
+            return q
+        return q.gather(2, at[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[-1]))
+
+    def _mask(
+        self, n_pos: int, real: Tensor | None, device: torch.device, at: Tensor | None, explicit: bool
+    ) -> Tensor | None:
         """Which keys each query sees (True), broadcastable to ``[batch, heads, query, key]``; None where plain."""
         if not self.causal:
             return None if real is None else real[:, None, None, :]
@@ -136,7 +147,9 @@ class Attention:
         if not windowed and not explicit:
             return None
         seen = torch.ones(n_pos, n_pos, dtype=torch.bool, device=device).tril()
-        return seen.triu(1 - self.window) if windowed and self.window is not None else seen
+        if windowed and self.window is not None:
+            seen = seen.triu(1 - self.window)
+        return seen if at is None else seen[at][:, None]
 
     def write(self, z: Tensor) -> Tensor:
         """The sum of all heads, ``b_O`` included, before any post-norm: ``[batch, pos, d_model]``."""
