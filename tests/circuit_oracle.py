@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from oracles import split_inputs
+from oracles import post_norm, split_inputs
 from torch import Tensor
 
 import sparse_circuits as sc
@@ -60,7 +60,8 @@ class Parts:
         """What the MLP writes, and its hidden units."""
         block = self.model.blocks[layer]
         site, value = f"blocks.{layer}.hook_mlp_in", stream
-        if hasattr(block, "original_component") and not hasattr(block, "ln2"):  # one norm for attention and MLP
+        one_norm = hasattr(block, "ln1") and not hasattr(block, "ln2")  # of attention and MLP
+        if hasattr(block, "original_component") and one_norm:
             site, value = f"blocks.{layer}.mlp.hook_in", block.ln1(stream)
         out, hidden, _ = self.run({site: value}, (f"blocks.{layer}.hook_mlp_out", self.hidden_site(layer)))
         return out, hidden
@@ -79,11 +80,8 @@ class Parts:
 
     def posted(self, layer: int, attn_sum: Tensor) -> Tensor:
         """The same after a post-norm, if the layer has one."""
-        block = self.model.blocks[layer]
-        if hasattr(block, "ln1_post"):
-            return block.ln1_post(attn_sum)
-        config = getattr(getattr(self.model, "original_model", None), "config", None)
-        return block.ln1(attn_sum) if getattr(config, "model_type", "") == "olmo2" else attn_sum
+        norm = post_norm(self.model, layer)
+        return attn_sum if norm is None else norm(attn_sum)
 
 
 class Values:

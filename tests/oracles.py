@@ -63,10 +63,12 @@ def read_hook(graph: sc.Graph, destination: int, change: Tensor) -> tuple[str, C
 
 def post_norm(model, layer: int) -> Callable | None:
     """The norm through which a layer's heads write together, as the model's own module."""
-    block = model.blocks[layer]
-    if getattr(model, "original_model", None) is not None and model.original_model.config.model_type == "olmo2":
-        return block.ln1
-    return getattr(block, "ln1_post", None)
+    if getattr(model, "original_model", None) is None:
+        return None
+    # Only in some of them is this a norm of what attention wrote; bridges give it other names, not always the same one.
+    if model.original_model.config.model_type not in ("gemma2", "gemma3_text", "olmo2"):
+        return None
+    return model.blocks[layer].original_component.post_attention_layernorm
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ ENTRIES: dict[MethodName, Entry] = {
     "eap": Entry("a first-order estimate, at the clean run", "2 forward, 1 backward", _GRADIENT),
     "eap-ig": Entry(
         "gradients averaged on the way from corrupted to clean",
-        "2 + steps forward, steps backward; layers times as many along activations",
+        "2 + steps forward, steps backward; for activations many more",
         ("steps", "path", "quadrature", "direct", *_GRADIENT),
     ),
     "clean-corrupted": Entry("the mean of the gradients at both ends", "3 forward, 2 backward", _GRADIENT),
