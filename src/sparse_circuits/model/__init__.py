@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from sparse_circuits.errors import InputError, UnsupportedModelError
 from sparse_circuits.model.anatomy import Anatomy
-from sparse_circuits.model.forward import run
+from sparse_circuits.model.walk import Walk, unchanged
 
 __all__ = ["anatomy_of"]
 
@@ -45,10 +46,21 @@ def anatomy_of(model: Any) -> Anatomy:
             f"Expected a TransformerLens model (TransformerBridge or HookedTransformer), got {type(model).__name__}. "
             "Load one with sparse_circuits.load_model(...)."
         )
+    anatomy = _with_edits(anatomy, model)
     if model not in _checked:
         _check(model, anatomy)
         _checked.add(model)
     return anatomy
+
+
+def _with_edits(anatomy: Anatomy, model: Any) -> Anatomy:
+    """The parts of an edited model (:func:`sparse_circuits.ablate_features`) with its edits."""
+    edits: dict[tuple[str, int], list[Any]] = {}
+    for edit in getattr(model, "sparse_circuits_edits", ()):
+        if edit.site.kind == "embed" and hasattr(model, "original_model"):
+            continue  # a bridge's embedding has the hook point inside, and does the edit itself
+        edits.setdefault((edit.site.kind, edit.site.layer), []).append(edit)
+    return replace(anatomy, edits=edits) if edits else anatomy
 
 
 def _refuse_hooks(model: Any) -> None:
@@ -80,7 +92,7 @@ def _check(model: Any, anatomy: Anatomy) -> None:
     n_pos = min(16, anatomy.max_positions or 16)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(anatomy.d_vocab, (2, n_pos), generator=generator).to(anatomy.device)
-    ours = anatomy.logits(run(anatomy, anatomy.embed(tokens), None).final).float()
+    ours = anatomy.logits(Walk(anatomy, (), None).run(anatomy.embed(tokens), unchanged)).float()
     theirs = model(tokens, return_type="logits").to(ours.device, torch.float32)
     difference = (ours - theirs).abs().max().item()
     scale = (theirs - theirs.mean(-1, keepdim=True)).abs().max().item()

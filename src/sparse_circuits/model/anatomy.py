@@ -8,8 +8,9 @@ against the model's own forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -256,6 +257,9 @@ class Anatomy:
         device: where tokens, embeddings, the last residual stream and logits live. Layers may live elsewhere
             (:attr:`Block.device`), and with them what a run keeps of them.
         unembed_device: where the unembedding's weights live.
+        edits: of an edited model (:func:`sparse_circuits.ablate_features`), by kind of site and layer, what is done in turn to
+            what is written there: ``edit(written, read)``. :class:`~sparse_circuits.model.walk.Walk` does them; runs
+            that take the stream for a sum of heads and MLPs refuse them.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -270,6 +274,7 @@ class Anatomy:
     dtype: torch.dtype
     device: torch.device
     unembed_device: torch.device
+    edits: Mapping[tuple[str, int], Sequence[Any]] = field(default_factory=dict)
 
     def stream(self, embedding: Tensor, n_pos: int | None = None) -> Tensor:
         """The residual stream before the first block; ``n_pos`` where the embedding is one vector for all positions."""

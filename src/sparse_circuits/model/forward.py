@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse_circuits.errors import InputError
 from sparse_circuits.model.anatomy import Anatomy, Block
 
 
@@ -187,6 +188,7 @@ def _rest(
 
 def run(anatomy: Anatomy, embedding: Tensor, real: Tensor | None, ungroup: bool = False, units: bool = False) -> Run:
     """The plain forward pass from a token embedding, up to the last residual stream."""
+    _refuse_edits(anatomy)
     stream = anatomy.stream(embedding)
     layers = []
     for block in anatomy.blocks:
@@ -200,6 +202,7 @@ def run_sources(
     anatomy: Anatomy, embedding: Tensor, real: Tensor | None, units: bool = False
 ) -> tuple[Sources, Tensor]:
     """The plain forward pass without autograd: only what the sources wrote, and the last residual stream."""
+    _refuse_edits(anatomy)
     stream = anatomy.stream(embedding)
     z, mlp, hidden = [], [], []
     for block in anatomy.blocks:
@@ -208,3 +211,13 @@ def run_sources(
         mlp.append(trace.mlp_out)
         hidden.append(trace.hidden)
     return Sources(embedding, tuple(z), tuple(mlp), tuple(hidden)), stream.to(anatomy.device)
+
+
+def _refuse_edits(anatomy: Anatomy) -> None:
+    if anatomy.edits:
+        sites = ", ".join(edit.site.name for edits in anatomy.edits.values() for edit in edits)
+        raise InputError(
+            f"Features were ablated from this model for good (at {sites}), so its stream is no longer the sum of what heads and "
+            "MLPs write, which graphs of these take it for. Use the original model, or a feature graph: Graph.of(model, "
+            "dictionaries)."
+        )

@@ -60,6 +60,13 @@ class Norm:
         x = x.float()
         return (x - x.mean(-1, keepdim=True)) * inverse_scale if self.kind == "layer" else x * inverse_scale
 
+    def normalized(self, x: Tensor) -> Tensor:
+        """``x̂`` in the input's dtype, under the norm's own backward rule."""
+        if self.kind == "none":
+            return x
+        scale = self.inverse_scale(x)
+        return self.normalize(x, scale.detach() if self.frozen else scale).to(x.dtype)
+
     def fold(self, weight: Tensor) -> Tensor:
         """``C diag(norm weight) W`` in float32, for ``W`` of shape ``[..., d, d_out]`` that reads the norm's output.
 
