@@ -26,8 +26,8 @@ ROOMS = (
     "task",
     "progress",
     "provenance",
-    "graph",
     "dictionary",
+    "graph",
     "circuit",
     "attribution",
     "evaluation",
@@ -47,12 +47,19 @@ PUBLIC = [
     "Batch",
     "Circuit",
     "CleanCorrupted",
+    "Contributions",
+    "CrossEntropy",
     "Curve",
+    "Dictionaries",
+    "Dictionary",
     "EAP",
     "EAPIG",
     "EdgePruning",
     "Evaluation",
     "Exact",
+    "FeatureCircuit",
+    "FeatureGraph",
+    "FeatureScores",
     "FileFormatError",
     "Graph",
     "InformationFlowRoutes",
@@ -69,13 +76,17 @@ PUBLIC = [
     "Task",
     "UnsupportedModelError",
     "__version__",
+    "ablate_features",
     "attribute",
+    "contributions",
     "evaluate",
     "evaluate_many",
     "faithfulness_curve",
+    "load_dictionaries",
     "load_model",
     "load_task",
     "random_baseline",
+    "splice",
 ]
 
 
@@ -147,14 +158,19 @@ def test_rooms_depend_downwards_only(room: str) -> None:
 
 
 def test_dependencies_are_declared_and_pinned() -> None:
-    """Everything imported is declared in pyproject.toml, and everything declared has one exact version to test with."""
+    """Everything imported is declared in pyproject.toml, and everything declared has one exact version to test with.
+
+    SAELens, an extra, has none beside TransformerLens 4.
+    """
     imported = {name.split(".")[0] for path in MODULES for name, _, _ in _imports(path)}
     imported -= {*sys.stdlib_module_names, "sparse_circuits"}
-    declared = {
-        re.split(r"[<>=!~\[ ]", line, maxsplit=1)[0]
-        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    }
-    assert {name.replace("_", "-") for name in imported} <= declared
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared, extra = (
+        {re.split(r"[<>=!~\[ ]", line, maxsplit=1)[0] for line in lines}
+        for lines in (project["dependencies"], project["optional-dependencies"]["saes"])
+    )
+    assert {name.replace("_", "-") for name in imported} <= declared | extra
+    assert extra <= set(_pins(ROOT / "requirements" / "main.txt"))
     for files in (("torch", "main"), ("torch", "tl4")):
         assert declared <= {name for file in files for name in _pins(ROOT / "requirements" / f"{file}.txt")}
 

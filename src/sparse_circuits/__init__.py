@@ -21,14 +21,17 @@ if TYPE_CHECKING:
         Ablation,
         AtPStar,
         CleanCorrupted,
+        Contributions,
         EdgePruning,
         Exact,
         InformationFlowRoutes,
         Method,
         RelP,
         attribute,
+        contributions,
     )
-    from sparse_circuits.circuit import Circuit, Scores, Stability
+    from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores, Stability
+    from sparse_circuits.dictionary import Dictionaries, Dictionary, ablate_features, load_dictionaries, splice
     from sparse_circuits.errors import FileFormatError, InputError, SparseCircuitsError, UnsupportedModelError
     from sparse_circuits.evaluation import (
         Baseline,
@@ -39,9 +42,9 @@ if TYPE_CHECKING:
         faithfulness_curve,
         random_baseline,
     )
-    from sparse_circuits.graph import Graph
+    from sparse_circuits.graph import FeatureGraph, Graph
     from sparse_circuits.model.load import load_model
-    from sparse_circuits.task import Batch, LogitDiff, LogProb, NegativeKL, ProbDiff, Task, load_task
+    from sparse_circuits.task import Batch, CrossEntropy, LogitDiff, LogProb, NegativeKL, ProbDiff, Task, load_task
 
 __version__ = "0.1.0"
 
@@ -54,14 +57,17 @@ _HOMES = {
         "Ablation",
         "AtPStar",
         "CleanCorrupted",
+        "Contributions",
         "EdgePruning",
         "Exact",
         "InformationFlowRoutes",
         "Method",
         "RelP",
         "attribute",
+        "contributions",
     ),
-    "circuit": ("Circuit", "Scores", "Stability"),
+    "circuit": ("Circuit", "FeatureCircuit", "FeatureScores", "Scores", "Stability"),
+    "dictionary": ("Dictionaries", "Dictionary", "ablate_features", "load_dictionaries", "splice"),
     "errors": ("FileFormatError", "InputError", "SparseCircuitsError", "UnsupportedModelError"),
     "evaluation": (
         "Baseline",
@@ -72,9 +78,9 @@ _HOMES = {
         "faithfulness_curve",
         "random_baseline",
     ),
-    "graph": ("Graph",),
+    "graph": ("FeatureGraph", "Graph"),
     "model.load": ("load_model",),
-    "task": ("Batch", "LogProb", "LogitDiff", "NegativeKL", "ProbDiff", "Task", "load_task"),
+    "task": ("Batch", "CrossEntropy", "LogProb", "LogitDiff", "NegativeKL", "ProbDiff", "Task", "load_task"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -88,10 +94,17 @@ __all__ = [
     "Batch",
     "Circuit",
     "CleanCorrupted",
+    "Contributions",
+    "CrossEntropy",
     "Curve",
+    "Dictionaries",
+    "Dictionary",
     "EdgePruning",
     "Evaluation",
     "Exact",
+    "FeatureCircuit",
+    "FeatureGraph",
+    "FeatureScores",
     "FileFormatError",
     "Graph",
     "InformationFlowRoutes",
@@ -108,13 +121,17 @@ __all__ = [
     "Task",
     "UnsupportedModelError",
     "__version__",
+    "ablate_features",
     "attribute",
+    "contributions",
     "evaluate",
     "evaluate_many",
     "faithfulness_curve",
+    "load_dictionaries",
     "load_model",
     "load_task",
     "random_baseline",
+    "splice",
 ]
 
 

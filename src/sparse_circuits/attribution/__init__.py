@@ -5,6 +5,7 @@ from sparse_circuits.attribution.acdc import ACDC
 from sparse_circuits.attribution.atp_star import AtPStar
 from sparse_circuits.attribution.attribute import attribute
 from sparse_circuits.attribution.clean_corrupted import CleanCorrupted
+from sparse_circuits.attribution.contributions import Contributions, contributions
 from sparse_circuits.attribution.eap import EAP
 from sparse_circuits.attribution.eap_ig import EAPIG
 from sparse_circuits.attribution.edge_pruning import EdgePruning
@@ -21,12 +22,14 @@ __all__ = [
     "Ablation",
     "AtPStar",
     "CleanCorrupted",
+    "Contributions",
     "EdgePruning",
     "Exact",
     "InformationFlowRoutes",
     "Method",
     "RelP",
     "attribute",
+    "contributions",
 ]
 
 METHODS: dict[str, type[Method]] = {

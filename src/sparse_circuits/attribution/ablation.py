@@ -50,6 +50,24 @@ class Ablation:
             raise InputError("Ablation.over(...): expected a list of at least one prompt.")
         return replace(self, prompts=tuple(p if isinstance(p, str) else tuple(int(i) for i in p) for p in prompts))
 
+    def prompts_for(self, model: Any, anatomy: Anatomy, task: Task, prompts: Prompts) -> Prompts:
+        """What a mean is taken over: the task's own prompts, or those given to :meth:`over`.
+
+        Raises:
+            InputError: for unequal lengths under MEAN_POSITIONAL, or prompts that do not tokenise.
+        """
+        over = prompts
+        if self.prompts is not None:
+            reference = Task(self.prompts, metric=lambda logits, batch: logits[:, 0, 0], prepend_bos=task.prepend_bos)
+            over = reference.tokenized(model, anatomy, corrupted=False)
+        lengths = prompts.n_positions | over.n_positions
+        if self.kind == "mean_positional" and len(lengths) > 1:
+            raise InputError(
+                f"Ablation.MEAN_POSITIONAL needs prompts of one length, got {min(lengths)} to {max(lengths)} tokens; "
+                "use Ablation.MEAN, or prompts of equal length."
+            )
+        return over
+
     def __str__(self) -> str:
         return self.kind if self.prompts is None else f"{self.kind} over {len(self.prompts)} prompts"
 
@@ -102,18 +120,7 @@ def prepare(
         return Ablated(anatomy, None, units)
     if ablation.kind == "zero":
         return Ablated(anatomy, _zero(anatomy), units)
-    if ablation.prompts is not None:
-        reference = Task(ablation.prompts, metric=lambda logits, batch: logits[:, 0, 0], prepend_bos=task.prepend_bos)
-        over = reference.tokenized(model, anatomy, corrupted=False)
-    else:
-        over = prompts
-    positional = ablation.kind == "mean_positional"
-    lengths = prompts.n_positions | over.n_positions
-    if positional and len(lengths) > 1:
-        raise InputError(
-            f"Ablation.MEAN_POSITIONAL needs prompts of one length, got {min(lengths)} to {max(lengths)} tokens; "
-            "use Ablation.MEAN, or prompts of equal length."
-        )
+    over, positional = ablation.prompts_for(model, anatomy, task, prompts), ablation.kind == "mean_positional"
     return Ablated(anatomy, _mean(anatomy, over, batch_size, positional, units), units)
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from sparse_circuits.attribution.ablation import Ablation, prepare
 from sparse_circuits.attribution.batch_size import check_batch_size, with_batch_size
 from sparse_circuits.attribution.eap import EAP
+from sparse_circuits.attribution.feature.attribute import attribute_features
 from sparse_circuits.attribution.method import Method, Problem, Raw
-from sparse_circuits.circuit import Scores
+from sparse_circuits.circuit import FeatureScores, Scores
 from sparse_circuits.errors import InputError
-from sparse_circuits.graph import Graph
+from sparse_circuits.graph import FeatureGraph, Graph
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import provenance
 from sparse_circuits.task.task import Task
 
 
+@overload
 def attribute(
     model: Any,
     graph: Graph,
@@ -29,11 +31,46 @@ def attribute(
     per_example: bool = False,
     batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
-) -> Scores:
+) -> Scores: ...
+
+
+@overload
+def attribute(
+    model: Any,
+    graph: FeatureGraph,
+    task: Task,
+    method: Method | None = None,
+    *,
+    ablation: Ablation = Ablation.PATCH,
+    positions: Literal["sum", "keep", "spans"] = "sum",
+    nodes_above: float | None = None,
+    per_example: bool = False,
+    batch_size: int | Literal["auto"] = 32,
+    progress: bool = False,
+) -> FeatureScores: ...
+
+
+def attribute(
+    model: Any,
+    graph: Graph | FeatureGraph,
+    task: Task,
+    method: Method | None = None,
+    *,
+    ablation: Ablation = Ablation.PATCH,
+    positions: Literal["sum", "keep", "spans"] = "sum",
+    nodes_above: float | None = None,
+    per_example: bool = False,
+    batch_size: int | Literal["auto"] = 32,
+    progress: bool = False,
+) -> Scores | FeatureScores:
     """Score everything in a graph: an estimate of its indirect effect m(clean, do(edge = ablated)) - m(clean).
 
     What carries the behaviour scores negative. Scores are averages over examples, in units of the metric, and
     do not depend on ``batch_size``.
+
+    Of a feature graph, nodes are scored: a feature's effect is (z' - z) <g, d_f> at every token, g the gradient at its site
+    that the method averages, the error term's <e' - e, g>. With ``nodes_above`` edges are found too: u -> d is
+    (u' - u) dm/dd dd/du over paths that cross no other site (Marks et al. 2024, arXiv:2403.19647).
 
     Args:
         model: a ``TransformerBridge`` or ``HookedTransformer``; left as it is.
@@ -43,6 +80,8 @@ def attribute(
         ablation: what an ablated source is replaced by.
         positions: "sum" over positions; "keep" them apart, counted from the left; or group them by the task's named
             "spans". The result's graph then has these positions; see :class:`Graph` for what an edge between them means.
+        nodes_above: of a feature graph, the size of a node's effect, per example and position, above which edges into it
+            are found too; None for no edges.
         per_example: keep the scores of every example, which :meth:`Scores.stability` needs.
         batch_size: examples at a time; "auto" for as many as fit, and fewer where memory runs out.
         progress: show a progress bar.
@@ -63,12 +102,12 @@ def attribute(
         raise InputError(f"attribute(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
     check_batch_size(batch_size)
     anatomy = anatomy_of(model)
-    if not isinstance(graph, Graph):
+    if not isinstance(graph, Graph | FeatureGraph):
         raise InputError(f"attribute(graph={graph!r}): expected a Graph; make one with Graph.of(model).")
     graph.check(anatomy)
     if graph.positions:
         raise InputError("attribute(graph=...): expected a graph without positions; pass attribute(positions=...).")
-    if graph.level not in method.levels:
+    if isinstance(graph, Graph) and graph.level not in method.levels:
         raise InputError(
             f"{type(method).__name__} scores {' and '.join(method.levels)}, not {graph.level}; pass Graph.of(model, "
             f"level={method.levels[0]!r}), or another method."
@@ -82,6 +121,24 @@ def attribute(
         raise InputError(f"{type(method).__name__} does not tell positions apart; leave positions={positions!r} out.")
     if not method.needs_ablation:
         ablation = Ablation.ZERO
+    if isinstance(graph, FeatureGraph):
+        return attribute_features(
+            model,
+            anatomy,
+            graph,
+            task,
+            method,
+            ablation=ablation,
+            positions=positions,
+            per_example=per_example,
+            batch_size=batch_size,
+            progress=progress,
+            nodes_above=nodes_above,
+        )
+    if nodes_above is not None:
+        raise InputError(
+            "attribute(nodes_above=...) is for feature graphs; pass Graph.of(model, dictionaries), or leave it out."
+        )
     prompts = task.tokenized(model, anatomy, corrupted=method.needs_corrupted or ablation.kind == "patch")
     kept = None if positions == "sum" else prompts.positions(positions)
     if kept is not None:

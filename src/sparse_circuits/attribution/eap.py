@@ -21,6 +21,9 @@ class EAP(GradientMethod):
     through the norm's derivative, so that under ZERO a layer's heads sum to about 0: an RMSNorm does not see the length of
     its input.
 
+    Of a feature graph, a node's score is <change of what it writes, dm/d(what is written at its site)>: all sites share the
+    one backward pass.
+
     Args:
         rule: how the backward pass treats nonlinearities: "plain", "frozen" or "relp"; see
             :func:`sparse_circuits.model.rules.with_rule`.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparse_circuits.attribution.activations import integrate_activations
 from sparse_circuits.attribution.direct import with_direct_effects
+from sparse_circuits.attribution.feature.nodes import score_by_gradients
+from sparse_circuits.attribution.feature.problem import FeatureProblem, FeatureTally
 from sparse_circuits.attribution.gradient import GradientMethod
 from sparse_circuits.attribution.method import Problem, Raw
 from sparse_circuits.attribution.quadrature import Quadrature, points
 from sparse_circuits.errors import InputError
-from sparse_circuits.model.rules import BackwardRule, check_rule
+from sparse_circuits.model.rules import BackwardRule, check_rule, with_rule
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class EAPIG(GradientMethod):
       to its clean value, everything before it clean and everything after it recomputed; only the edges that leave the
       group are scored. Cost: 2 forward passes, and ``steps`` forward and backward passes from each group to the logits,
       in all about ``steps * (layers + 0.5)`` whole ones. Needs corrupted prompts only under PATCH.
+
+    Of a feature graph ``path="activations"`` interpolates all that is written at one site at a time, features and error
+    term together; the scores of a site's nodes sum to m(all of the site ablated) - m(clean) in the limit of many steps, and
+    what is missing is the site's convergence gap. ``"inputs"`` averages the gradients at all sites along the embeddings.
 
     Args:
         steps: number of gradients.
@@ -68,6 +74,12 @@ class EAPIG(GradientMethod):
 
     def points(self) -> tuple[tuple[float, float], ...]:
         return points(self.quadrature, self.steps)
+
+    def run_features(self, problem: FeatureProblem) -> FeatureTally:
+        if self.direct != "path":
+            raise InputError(f"EAPIG(direct={self.direct!r}) is for edges between components; leave direct out.")
+        problem = replace(problem, anatomy=with_rule(problem.anatomy, self.rule))
+        return score_by_gradients(problem, self.points(), self.path)
 
     def run(self, problem: Problem) -> Raw:
         if self.path == "activations":

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.changes import Changes
+from sparse_circuits.attribution.feature.exact import ablate_each
+from sparse_circuits.attribution.feature.problem import FeatureProblem, FeatureTally
 from sparse_circuits.attribution.method import Method, Problem, Raw, Tally
 from sparse_circuits.attribution.restart import Restart
 from sparse_circuits.graph import Graph
@@ -28,12 +30,18 @@ class Exact(Method):
     the source's position are changed; and of a key or value, only what the queries at the destination's position
     collect.
 
+    Of a feature graph every feature, error term and whole node that ablation changes is ablated on its own, at all positions
+    together where scores are summed over them; it finds no edges.
+
     Cost: a forward pass per edge, node or unit, from the layer where it acts, only over the tokens that it can reach and that
     the metric can see: not before the first token that differs from the corrupted prompt, and in the last layer only the
     token that the metric reads. ``Scores.passes`` counts each as the share of the layers that run again.
 
     Conmy et al. 2023 (arXiv:2304.14997) and Goldowsky-Dill et al. 2023 (arXiv:2304.05969) patch single edges so.
     """
+
+    def run_features(self, problem: FeatureProblem) -> FeatureTally:
+        return ablate_each(problem)
 
     @torch.no_grad()
     def run(self, problem: Problem) -> Raw:

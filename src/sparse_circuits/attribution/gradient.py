@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sparse_circuits.attribution.feature.nodes import score_by_gradients
+from sparse_circuits.attribution.feature.problem import FeatureProblem, FeatureTally
 from sparse_circuits.attribution.levels import scorer_for
 from sparse_circuits.attribution.method import Method, Problem, Raw, Tally
 from sparse_circuits.errors import InputError
@@ -25,11 +28,17 @@ class GradientMethod(Method):
     other levels, g is the gradient at the node or unit itself.
     """
 
+    finds_edges: ClassVar[bool] = True
+
     rule: BackwardRule
 
     @abstractmethod
     def points(self) -> tuple[tuple[float, float], ...]:
         """Pairs (t, weight), t being 0 at the corrupted embedding and 1 at the clean one."""
+
+    def run_features(self, problem: FeatureProblem) -> FeatureTally:
+        problem = replace(problem, anatomy=with_rule(problem.anatomy, self.rule))
+        return score_by_gradients(problem, self.points(), "inputs")
 
     def run(self, problem: Problem) -> Raw:
         metric, points = problem.prompts.metric, self.points()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablated
+from sparse_circuits.attribution.feature.problem import FeatureProblem, FeatureTally
+from sparse_circuits.errors import InputError
 from sparse_circuits.graph import LEVELS, Graph
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.task.batch import Batch
@@ -105,11 +107,13 @@ class Method(ABC):
         needs_ablation: whether ablated values play a part.
         tells_positions: whether it can score positions apart.
         needs_corrupted: whether the method itself takes a path from corrupted prompts (PATCH needs them in any case).
+        finds_edges: whether it finds edges between features.
         only_clean_gradient: whether the only gradient is taken at the clean run, where NegativeKL is flat.
     """
 
     signed: ClassVar[bool] = True
     only_clean_gradient: ClassVar[bool] = False
+    finds_edges: ClassVar[bool] = False
     levels: ClassVar[tuple[str, ...]] = LEVELS
     needs_ablation: ClassVar[bool] = True
     tells_positions: ClassVar[bool] = True
@@ -117,6 +121,16 @@ class Method(ABC):
     @property
     def needs_corrupted(self) -> bool:
         return False
+
+    def run_features(self, problem: FeatureProblem) -> FeatureTally:
+        """Score the nodes of a feature graph, and edges where the problem asks for them.
+
+        Raises:
+            InputError: by default, since not every method can.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not score features; use EAP, EAPIG, CleanCorrupted, RelP or Exact."
+        )
 
     @abstractmethod
     def run(self, problem: Problem) -> Raw:

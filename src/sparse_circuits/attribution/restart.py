@@ -7,8 +7,6 @@ reads. The last layer runs only where the metric reads.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -176,7 +174,7 @@ class Restart:
     def effect(self, final: Tensor, tokens: Tensor) -> Tensor:
         """The metric from the last streams of some tokens, the others being clean, less its clean value."""
         n, clean = len(final), self.clean.final
-        many, final = _repeated(self.batch, n), final.to(clean.device)
+        many, final = self.batch.repeat(n), final.to(clean.device)
         if isinstance(self.metric, PositionMetric):
             streams = clean.flatten(0, 1)[self.read].repeat(n, 1, 1)
             streams[:, torch.searchsorted(self.read, tokens)] = final
@@ -191,9 +189,3 @@ class Restart:
 def _through(norm: Norm, clean: Tensor, change: Tensor) -> Tensor:
     """What a norm's output changes by: ``change`` is of its input."""
     return norm((clean + change.to(clean.device)).to(clean.dtype)).float() - norm(clean).float()
-
-
-def _repeated(batch: Batch, n: int) -> Batch:
-    """The batch ``n`` times over, for a metric that looks at it."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(batch, **{k: v.repeat(n, *(1,) * (v.dim() - 1)) for k, v in values.items() if v is not None})

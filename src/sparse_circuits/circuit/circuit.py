@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_circuits.circuit.files import pack_circuit, read, unpack_chosen, write
+from sparse_circuits.circuit.feature_circuit import FeatureCircuit
+from sparse_circuits.circuit.files import kind_of, pack_circuit, read, unpack_chosen, write
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
 
@@ -154,11 +155,17 @@ class Circuit:
         return write(Path(path), "circuit", *pack_circuit(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> Circuit:
-        """
+    def load(cls, path: str | Path, dictionaries: Mapping[str, Any] | None = None) -> Circuit | FeatureCircuit:
+        """A circuit from a file; a :class:`FeatureCircuit` where it holds one.
+
+        Args:
+            dictionaries: what a feature circuit's graph refers to; a file holds only what they were loaded as.
+
         Raises:
-            FileFormatError: for a file that is damaged or holds something else.
+            FileFormatError: for a file that is damaged or holds something else. InputError: for other dictionaries.
         """
+        if kind_of(Path(path)) == "feature_circuit":
+            return FeatureCircuit.load(path, dictionaries)
         header, tensors = read(Path(path), "circuit")
         graph = Graph(**header["graph"])
         mask, values = unpack_chosen(Path(path), graph, tensors)

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.graph import Graph
+from sparse_circuits.graph import FeatureGraph, Graph, Place
+from sparse_circuits.model.sites import Site
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit.circuit import Circuit
@@ -52,6 +53,46 @@ def pack_scores(scores: Scores) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "passes": list(scores.passes),
     }
     return header, tensors
+
+
+def pack_graph(graph: FeatureGraph) -> dict[str, Any]:
+    """A feature graph as JSON-ready values: its places without their dictionaries."""
+    places = [
+        {
+            "site": place.name,
+            "reads": place.site.reads,
+            "n_features": place.n_features,
+            "n_blocks": place.n_blocks,
+            "dictionary_id": place.dictionary_id,
+            "skips": place.skips,
+        }
+        for place in graph.places
+    ]
+    own = {name: getattr(graph, name) for name in ("n_layers", "d_model", "parallel")}
+    return {"places": places, **own, "positions": list(graph.positions)}
+
+
+def unpack_graph(path: Path, header: dict[str, Any]) -> FeatureGraph:
+    """
+    Raises:
+        FileFormatError: if it is no feature graph.
+    """
+    try:
+        places = tuple(
+            Place(
+                replace(Site.named(place["site"]), reads=place["reads"]),
+                place["n_features"],
+                place["n_blocks"],
+                place["dictionary_id"],
+                place["skips"],
+            )
+            for place in header["places"]
+        )
+        return FeatureGraph(
+            places, header["n_layers"], header["d_model"], header["parallel"], tuple(header["positions"])
+        )
+    except (KeyError, TypeError, InputError) as error:
+        raise FileFormatError(f"{path}: its graph cannot be read ({error}); the file is damaged.") from None
 
 
 def unpack_chosen(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -113,6 +154,18 @@ def write_atomically(path: Path, fill: Callable[[Path], Any]) -> Path:
     return path
 
 
+def kind_of(path: Path) -> str | None:
+    """What one of the library's files holds, or None where that cannot be told."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return header.get("format") if isinstance(header, dict) else None
+
+
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of one of the library's files.
 
@@ -138,7 +191,12 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileFormatError(
             f"{path} has format version {header.get('version')!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
         )
-    required = {"circuit": (), "scores": ("values", "clean")}[kind]
+    required = {
+        "circuit": (),
+        "scores": ("values", "clean"),
+        "feature_circuit": ("nodes", "sources", "targets", "edge_scores"),
+        "feature_scores": ("nodes", "values", "clean"),
+    }[kind]
     missing = [name for name in required if name not in tensors] + [
         k for k in ("graph", "provenance") if k not in header
     ]

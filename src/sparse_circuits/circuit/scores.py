@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.circuit.circuit import Circuit
-from sparse_circuits.circuit.files import pack_scores, read, write
+from sparse_circuits.circuit.feature_scores import FeatureScores
+from sparse_circuits.circuit.files import kind_of, pack_scores, read, write
 from sparse_circuits.circuit.select import greedy, strength, top
 from sparse_circuits.circuit.stability import Stability
 from sparse_circuits.errors import InputError
@@ -139,11 +141,14 @@ class Scores:
         return write_eap_ig(path, self, d_model=d_model, negate=negate)
 
     @classmethod
-    def load(cls, path: str | Path) -> Scores:
-        """
+    def load(cls, path: str | Path, dictionaries: Mapping[str, Any] | None = None) -> Scores | FeatureScores:
+        """Scores from a file; :class:`FeatureScores` where it holds them.
+
         Raises:
             FileFormatError: for a file that is damaged or holds something else.
         """
+        if kind_of(Path(path)) == "feature_scores":
+            return FeatureScores.load(path, dictionaries)
         header, tensors = read(Path(path), "scores")
         return cls(
             graph=Graph(**header["graph"]),

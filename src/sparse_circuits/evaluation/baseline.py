@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -10,13 +11,17 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablation
-from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.circuit.select import growth, marked
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.bootstrap import interval
 from sparse_circuits.evaluation.evaluate import evaluate_many
+from sparse_circuits.evaluation.feature_baseline import active_features, random_features
+from sparse_circuits.evaluation.feature_evaluate import with_dictionaries
+from sparse_circuits.evaluation.feature_run import Errors
 from sparse_circuits.evaluation.result import Evaluation
 from sparse_circuits.graph import Graph
+from sparse_circuits.model import anatomy_of
 from sparse_circuits.task.task import Task
 
 
@@ -60,10 +65,13 @@ class Baseline:
 
 def random_baseline(
     model: Any,
-    circuit: Circuit,
+    circuit: Circuit | FeatureCircuit,
     task: Task,
     *,
     ablation: Ablation = Ablation.PATCH,
+    dictionaries: Mapping[str, Any] | None = None,
+    errors: Errors = "nodes",
+    start_layer: int = 0,
     draws: int = 20,
     seed: int = 0,
     batch_size: int | Literal["auto"] = 32,
@@ -74,7 +82,10 @@ def random_baseline(
     Circuits of edges grow from the logits greedily on random scores, so they are connected: a random choice of edges would
     fall apart into nothing when pruned, and anything beats nothing. For the same reason circuits of nodes or units hold
     what ``circuit`` holds of the input, without which all other nodes see ablated prompts only; the rest of them is drawn
-    from the rest of the graph, each as likely as any other.
+    from the rest of the graph, each as likely as any other. Circuits of features hold as many features per site, drawn from
+    those that are active in the task's clean or ablated runs, and the circuit's own error terms and whole nodes.
+
+    ``dictionaries``, ``errors`` and ``start_layer`` are for feature circuits, as in :func:`evaluate`.
 
     Raises:
         InputError: for fewer than 20 draws, too few for an interval.
@@ -82,6 +93,21 @@ def random_baseline(
     if draws < 20:
         raise InputError(f"random_baseline(draws={draws}): expected at least 20.")
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(circuit, FeatureCircuit):
+        circuit = with_dictionaries(circuit, dictionaries)
+        active = active_features(model, anatomy_of(model), circuit, task, ablation, batch_size)
+        randoms = [random_features(circuit, active, generator) for _ in range(draws)]
+        results = evaluate_many(
+            model,
+            randoms,
+            task,
+            ablation=ablation,
+            errors=errors,
+            start_layer=start_layer,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return Baseline(circuit.size, tuple(results))
     draw = _like_edges if circuit.graph.level == "edges" else _like_units
     circuits = [draw(circuit, generator) for _ in range(draws)]
     results = evaluate_many(model, circuits, task, ablation=ablation, batch_size=batch_size, progress=progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablation
-from sparse_circuits.circuit import Scores
+from sparse_circuits.circuit import FeatureScores, Scores
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.bootstrap import interval, ratios
 from sparse_circuits.evaluation.evaluate import evaluate_many
+from sparse_circuits.evaluation.feature_run import Errors
 from sparse_circuits.evaluation.result import Evaluation
 from sparse_circuits.task.task import Task
 
@@ -29,10 +30,12 @@ class Curve:
     Attributes:
         requested: edges (nodes, units) asked for; the circuits' own sizes, after what dangles is removed, are ``sizes``.
         evaluations: one per size.
+        total: how many there are to ask for: by default all of the graph's; of a feature graph those with a score.
     """
 
     requested: tuple[int, ...]
     evaluations: tuple[Evaluation, ...]
+    total: int | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -88,7 +91,7 @@ class Curve:
         return self._area((1 - faithfulness).abs(), 1.0, 0.0)
 
     def _area(self, heights: Tensor, first: float, last: float) -> Tensor:
-        size = self.evaluations[0].circuit.graph.size
+        size = self.evaluations[0].circuit.graph.size if self.total is None else self.total
         shares = torch.tensor([0.0, *(n / size for n in self.requested), 1.0], dtype=heights.dtype)
         one = torch.ones_like(heights[:1])
         return torch.trapezoid(torch.cat([first * one, heights, last * one]), shares[:, None], dim=0)
@@ -102,7 +105,7 @@ class Curve:
 
 def faithfulness_curve(
     model: Any,
-    scores: Scores,
+    scores: Scores | FeatureScores,
     task: Task,
     sizes: Sequence[int] | None = None,
     *,
@@ -110,22 +113,37 @@ def faithfulness_curve(
     signed: bool = False,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
+    dictionaries: Mapping[str, Any] | None = None,
+    errors: Errors = "nodes",
+    start_layer: int = 0,
     batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> Curve:
     """Evaluate circuits of several sizes chosen from the same scores; they share the clean and the ablated runs.
 
     Args:
-        sizes: numbers of edges (at other levels nodes or units) to ask for; by default 0.1% to 100% of the graph's, in ten steps.
+        sizes: numbers of edges (at other levels nodes or units) to ask for; by default 0.1% to 100% of the graph's, in ten
+            steps, or of the nodes of a feature graph that have a score.
+        select: how edges are chosen; nodes, units and features are always the strongest.
+        dictionaries, errors, start_layer: for feature circuits, as in :func:`evaluate`.
     """
     if select not in ("greedy", "top"):
         raise InputError(f"faithfulness_curve(select={select!r}): expected 'greedy' or 'top'.")
-    n = scores.graph.size
+    n = len(scores.node_ids) if isinstance(scores, FeatureScores) else scores.graph.size
     wanted = sorted({max(1, round(f * n)) for f in FRACTIONS} if sizes is None else set(sizes))
     if not wanted:
         raise InputError("faithfulness_curve(sizes=[]): expected at least one size.")
-    circuits = [getattr(scores, select)(size, signed=signed) for size in wanted]
+    choose = scores.top if isinstance(scores, FeatureScores) else getattr(scores, select)
     results = evaluate_many(
-        model, circuits, task, ablation=ablation, completeness=completeness, batch_size=batch_size, progress=progress
+        model,
+        [choose(size, signed=signed) for size in wanted],
+        task,
+        ablation=ablation,
+        completeness=completeness,
+        dictionaries=dictionaries,
+        errors=errors,
+        start_layer=start_layer,
+        batch_size=batch_size,
+        progress=progress,
     )
-    return Curve(tuple(wanted), tuple(results))
+    return Curve(tuple(wanted), tuple(results), n)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.ablation import Ablated, Ablation, prepare
 from sparse_circuits.attribution.batch_size import check_batch_size, with_batch_size
-from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.circuit.run import AblatedStreams, CircuitRunner
 from sparse_circuits.errors import InputError
+from sparse_circuits.evaluation.feature_evaluate import evaluate_features
+from sparse_circuits.evaluation.feature_run import Errors, Policy
 from sparse_circuits.evaluation.result import Evaluation
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
@@ -27,11 +29,14 @@ from sparse_circuits.task.task import Task
 
 def evaluate(
     model: Any,
-    circuit: Circuit,
+    circuit: Circuit | FeatureCircuit,
     task: Task,
     *,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
+    dictionaries: Mapping[str, Any] | None = None,
+    errors: Errors = "nodes",
+    start_layer: int = 0,
     batch_size: int | Literal["auto"] = 32,
 ) -> Evaluation:
     """Run the model with only a circuit: everything outside it takes its ablated value.
@@ -39,6 +44,9 @@ def evaluate(
     - Edges: destination v reads sum_{u -> v in circuit} c_u + sum_{other u before v} c_u', with c_u as computed in this
       run; heads that share a post-norm are mixed before it. With positions, v at each position reads by its own edges, and
       keys and values by those of the query that they serve.
+    - Features: at every site of the circuit's graph, features, error terms and whole nodes outside the circuit hold their
+      ablated values. They are encoded again from the stream as ablated so far, y + sum_{f outside} (z'_f - z_f) d_f, so edges
+      do not enter. Under ZERO a dictionary's bias stays.
     - Nodes, outputs and neurons: all destinations read the same stream, in which every node or unit outside the circuit
       holds its ablated value. At the level of neurons an MLP's output bias belongs to no unit and stays, also under ZERO.
 
@@ -46,6 +54,11 @@ def evaluate(
         circuit: of this model; its positions, if it has any, must be found in this task.
         ablation: what everything outside is replaced by.
         completeness: also run the complement (everything else, not pruned).
+        dictionaries: of a feature circuit, those of its sites; by default what its graph refers to. Sites that are left out
+            are not ablated.
+        errors: of a feature circuit, whether error terms are "nodes" like all others, or all of them "keep" their values or
+            are ablated ("remove").
+        start_layer: of a feature circuit, leave all sites before this layer as they are; the embedding counts to layer 0.
         batch_size: examples at a time; "auto" for as many as fit.
 
     Cost: one clean forward pass, one corrupted under PATCH, and at most about one for the circuit: a head without
@@ -56,16 +69,29 @@ def evaluate(
         InputError: before any pass is made: a circuit of another model, missing corrupted prompts, bad rows, a span that
             the task lacks.
     """
-    return evaluate_many(model, [circuit], task, ablation=ablation, completeness=completeness, batch_size=batch_size)[0]
+    return evaluate_many(
+        model,
+        [circuit],
+        task,
+        ablation=ablation,
+        completeness=completeness,
+        dictionaries=dictionaries,
+        errors=errors,
+        start_layer=start_layer,
+        batch_size=batch_size,
+    )[0]
 
 
 def evaluate_many(
     model: Any,
-    circuits: Sequence[Circuit],
+    circuits: Sequence[Circuit | FeatureCircuit],
     task: Task,
     *,
     ablation: Ablation = Ablation.PATCH,
     completeness: bool = False,
+    dictionaries: Mapping[str, Any] | None = None,
+    errors: Errors = "nodes",
+    start_layer: int = 0,
     batch_size: int | Literal["auto"] = 32,
     progress: bool = False,
 ) -> list[Evaluation]:
@@ -75,11 +101,32 @@ def evaluate_many(
             f"evaluate(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
         )
     check_batch_size(batch_size)
-    if isinstance(circuits, Circuit) or not all(isinstance(c, Circuit) for c in circuits):
-        raise InputError("evaluate_many(circuits=...): expected a list of Circuit; for one circuit use evaluate.")
+    kinds = set() if isinstance(circuits, Circuit | FeatureCircuit) else {type(c) for c in circuits}
+    if isinstance(circuits, Circuit | FeatureCircuit) or not kinds <= {Circuit, FeatureCircuit} or len(kinds) > 1:
+        raise InputError(
+            "evaluate_many(circuits=...): expected a list of Circuit, or one of FeatureCircuit; for one circuit use evaluate."
+        )
     if not circuits:
         return []
-    anatomy = anatomy_of(model)
+    anatomy, policy = anatomy_of(model), Policy(errors, start_layer)
+    if kinds == {FeatureCircuit}:
+        return evaluate_features(
+            model,
+            anatomy,
+            cast("Sequence[FeatureCircuit]", circuits),
+            task,
+            ablation=ablation,
+            completeness=completeness,
+            dictionaries=dictionaries,
+            policy=policy,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if dictionaries is not None or policy != Policy():
+        raise InputError(
+            "evaluate(dictionaries=..., errors=..., start_layer=...): these are for feature circuits; leave them out."
+        )
+    circuits = cast("Sequence[Circuit]", circuits)
     runners = {c.graph: CircuitRunner(anatomy, c.graph) for c in circuits}
     for graph in runners:
         graph.check(anatomy)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.evaluation.bootstrap import ratio
 
 
@@ -22,14 +22,17 @@ class Evaluation:
         clean, empty: the same of the whole model, and of the empty circuit under the same ablation.
         complement: the same of the circuit's complement, where ``completeness=True`` asked for it.
         ablation: by name.
+        errors, start_layer: of a feature circuit, what became of error terms, and the layer from which sites were ablated.
     """
 
-    circuit: Circuit
+    circuit: Circuit | FeatureCircuit
     per_example: Tensor
     clean: Tensor
     empty: Tensor
     complement: Tensor | None
     ablation: str
+    errors: str | None = None
+    start_layer: int = 0
 
     @property
     def mean(self) -> float:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
+from sparse_circuits.dictionary import load_dictionaries
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.components import Components
+from sparse_circuits.graph.features import FeatureGraph
 from sparse_circuits.model.anatomy import Anatomy
 
 KV = Literal["per_group", "per_query_head"]
@@ -56,17 +58,47 @@ class Graph(Components):
     def __post_init__(self) -> None:
         object.__setattr__(self, "positions", tuple(self.positions))
 
+    @overload
     @classmethod
-    def of(cls, model: Any, *, kv: KV = "per_group", level: Level = "edges") -> Graph:
-        """The graph of a TransformerLens model.
+    def of(cls, model: Any, dictionaries: None = None, *, kv: KV = "per_group", level: Level = "edges") -> Graph: ...
+
+    @overload
+    @classmethod
+    def of(cls, model: Any, dictionaries: Mapping[Any, Any], *, whole: str | Sequence[str] = ()) -> FeatureGraph: ...
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        dictionaries: Mapping[Any, Any] | None = None,
+        *,
+        kv: KV = "per_group",
+        level: Level = "edges",
+        whole: str | Sequence[str] = (),
+    ) -> Graph | FeatureGraph:
+        """The graph of a TransformerLens model; with dictionaries, of its features.
+
+        Args:
+            dictionaries: what :func:`sparse_circuits.load_dictionaries` returns, or takes as a mapping: nodes are then features
+                and error terms, see :class:`FeatureGraph`.
+            kv: whether keys and values are destinations of a group or of each query head.
+            level: what is scored and chosen, without dictionaries.
+            whole: sites that become whole nodes beside the features: names or kinds, ``("attn", "mlp_0")``; ``"z"`` for single
+                heads.
 
         Raises:
-            InputError: for an unknown ``kv`` or ``level``. UnsupportedModelError: for a model that the library cannot be
+            InputError: for an unknown ``kv``, ``level`` or site. UnsupportedModelError: for a model that the library cannot be
                 right about.
         """
         from sparse_circuits.model import anatomy_of
 
-        return cls.of_anatomy(anatomy_of(model), kv=kv, level=level)
+        anatomy = anatomy_of(model)
+        if dictionaries is None and not whole:
+            return cls.of_anatomy(anatomy, kv=kv, level=level)
+        if level != "edges" or kv != "per_group":
+            raise InputError("Graph.of(kv=..., level=...): these are for graphs without dictionaries; leave them out.")
+        loaded = load_dictionaries(dictionaries, model) if dictionaries else {}
+        return FeatureGraph.of_anatomy(anatomy, loaded, whole)
 
     @classmethod
     def of_anatomy(cls, anatomy: Anatomy, *, kv: KV = "per_group", level: Level = "edges") -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ class Batch:
     def padding(self) -> Tensor | None:
         """``real``, or None where nothing is padded."""
         return None if bool((self.lengths == self.tokens.shape[1]).all()) else self.real
+
+    def repeat(self, n: int) -> Batch:
+        """The batch ``n`` times over, one after the other."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v.repeat(n, *(1,) * (v.dim() - 1)) for k, v in values.items() if v is not None})
 
     def __len__(self) -> int:
         return len(self.index)

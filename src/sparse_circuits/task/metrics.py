@@ -17,7 +17,7 @@ from torch import Tensor
 from sparse_circuits.errors import InputError
 from sparse_circuits.task.batch import Batch
 
-__all__ = ["Answer", "LogProb", "LogitDiff", "Metric", "NegativeKL", "PositionMetric", "ProbDiff"]
+__all__ = ["Answer", "CrossEntropy", "LogProb", "LogitDiff", "Metric", "NegativeKL", "PositionMetric", "ProbDiff"]
 
 Metric = Callable[[Tensor, Batch], Tensor]
 Answer = str | int | Sequence[str] | Sequence[int]
@@ -140,6 +140,23 @@ class NegativeKL(PositionMetric):
             clean = clean[torch.arange(len(clean), device=clean.device), self.rows(batch.lengths)]
         p, q = clean.log_softmax(-1), logits.log_softmax(-1)
         return -(p.exp() * (p - q)).sum(-1)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Minus the next-token cross-entropy of the prompt itself, averaged over all positions that have a next token, in nats:
+    m = mean_i log p(token_{i+1} | tokens up to i). For plain text, which needs no answers: higher is better prediction.
+
+    Logits are computed at all positions.
+    """
+
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        if bool((batch.lengths < 2).any()):
+            raise InputError(
+                "CrossEntropy needs prompts of at least 2 tokens: a single one has no next token to predict."
+            )
+        found = logits[:, :-1].log_softmax(-1).gather(-1, batch.tokens[:, 1:, None])[..., 0]
+        return (found * batch.real[:, 1:]).sum(1) / (batch.lengths - 1)
 
 
 def _resolve(
