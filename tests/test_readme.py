@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import runpy
 from pathlib import Path
@@ -14,11 +15,16 @@ TEXT = (ROOT / "README.md").read_text()
 
 def test_the_python_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code, of_features = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)  # the README's own lines
     assert names["scores"].to_dict()["a2.h4->logits"] < 0
     assert names["result"].faithfulness > 0.9
+    if importlib.util.find_spec("sae_lens") is not None:  # which has no release for TransformerLens 4
+        exec(compile(of_features, "README.md", "exec"), names)
+        assert names["scores"].to_dict("nodes")["resid_3.f344"] < 0
+        assert names["circuit"].size == 100
+        assert "blocks.2.hook_mlp_out.hook_sae_acts_post" in names["cache"]
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"curve.svg", "circuit.svg", "circuit.safetensors", "circuit.json"}
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from sparse_circuits.task.bundled import agreement, greater_than, ioi, words
 from sparse_circuits.zoo import language, toy_path
+from sparse_circuits.zoo.dictionary_report import insert, section
 from sparse_circuits.zoo.measure import PUBLISHED, Measurement, Toy, on_bundled_tasks, on_published_files
 from sparse_circuits.zoo.train import replacing
 
@@ -160,8 +161,11 @@ def main() -> int:
         rows = on_bundled_tasks(toy, arguments.n)
         if arguments.data:
             rows += on_published_files(toy, arguments.data)
-    with replacing(arguments.model / "README.md") as temporary:
-        temporary.write_text(card(toy, arguments.model, rows, published=bool(arguments.data)))
+    readme = arguments.model / "README.md"
+    earlier = section(readme.read_text()) if readme.is_file() else None  # of the dictionaries, which are measured apart
+    with replacing(readme) as temporary:
+        text = card(toy, arguments.model, rows, published=bool(arguments.data))
+        temporary.write_text(text if earlier is None else insert(text, earlier))
     table = Table("task", "prompts", "measure", "examples", "value", "asked")
     short = [row for row in rows if row.wanted is not None and row.value < row.wanted]
     for row in rows:
