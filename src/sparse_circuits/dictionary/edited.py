@@ -59,7 +59,9 @@ def copied(model: Any) -> Any:
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach()
-    for module in model.modules():  # what TransformerLens keeps of the last run is part of a graph, which no copy can be of
+    for (
+        module
+    ) in model.modules():  # what TransformerLens keeps of the last run is part of a graph, which no copy can be of
         for value in module.__dict__.values():
             if isinstance(value, Tensor):
                 memo.setdefault(id(value), value.detach())

@@ -107,7 +107,8 @@ def _ready(source: Any) -> tuple[list[Dictionary], Any]:
     if isinstance(source, Mapping):
         ready = {key: value for key, value in source.items() if isinstance(value, Dictionary)}
         for key, value in ready.items():
-            if not (isinstance(key, str) and at_site(value, key)):
+            named = isinstance(key, str) and at_site(value, key)
+            if not named and key != (value.hook_name, value.hook_name_out):
                 raise InputError(f"{value.id} is a dictionary at {value.site.name}; it cannot be put at {key!r}.")
         rest = {key: value for key, value in source.items() if key not in ready}
         return list(ready.values()), rest or None

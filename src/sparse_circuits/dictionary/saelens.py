@@ -40,10 +40,14 @@ def require_saelens() -> Any:
     """
     try:
         import sae_lens
+        from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer  # noqa: F401
     except ImportError as error:
+        from importlib.metadata import version
+
         raise InputError(
-            "Dictionaries other than 'neurons' need SAELens 6, which needs TransformerLens 3: pip install sae-lens. "
-            f"({error})"
+            "Dictionaries other than 'neurons', and splicing, use SAELens, which could not be imported. SAELens 6 needs "
+            f"TransformerLens 3, and version {version('transformer-lens')} is installed; in an environment for it, run "
+            "pip install 'sae-lens>=6.54,<7' 'transformer-lens>=3.9,<4'."
         ) from error
     return sae_lens
 

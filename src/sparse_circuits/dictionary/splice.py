@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from sparse_circuits.dictionary.saelens import refuse_architecture, require_saelens
 from sparse_circuits.errors import InputError
 from sparse_circuits.model.sites import Site
-
-_REFUSED = {
-    "temporal": "its encoder attends to earlier positions, so a feature is no function of one activation",
-    "matching_pursuit": "its encoder is a search in rounds, not feed-forward, so a feature has no direction that it reads",
-}
 
 
 class Place(NamedTuple):
@@ -64,33 +60,13 @@ def splice(model: Any, saes: Any, errors: bool = True) -> Any:
     """
     if not isinstance(errors, bool):
         raise InputError(f"splice(errors={errors!r}): expected True, to keep the error terms, or False.")
-    require_sae_lens()
+    require_saelens()
     from sparse_circuits.dictionary.shared import view_of
 
     places = placed(saes)
     spliced = view_of(model)
     spliced._put(places, use_error_term=errors)
     return spliced
-
-
-def require_sae_lens() -> Any:
-    """The module ``sae_lens``.
-
-    Raises:
-        InputError: if it is not there, or cannot be imported beside this TransformerLens.
-    """
-    try:
-        import sae_lens
-        from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer  # noqa: F401
-    except ImportError as error:
-        from importlib.metadata import version
-
-        raise InputError(
-            "Splicing uses SAELens, which could not be imported. SAELens 6 needs TransformerLens 3, and version "
-            f"{version('transformer-lens')} is installed; in an environment for it, run pip install 'sae-lens>=6' "
-            "'transformer-lens>=3.9,<4'."
-        ) from error
-    return sae_lens
 
 
 def placed(saes: Any) -> list[Place]:
@@ -111,7 +87,7 @@ def placed(saes: Any) -> list[Place]:
 
 
 def _is_sae(value: Any) -> bool:
-    return isinstance(value, require_sae_lens().SAE)
+    return isinstance(value, require_saelens().SAE)
 
 
 def _place(sae: Any, name: str | None = None) -> Place:
@@ -153,15 +129,13 @@ def _hook_name(name: str) -> str:
 
 
 def _accepted(sae: Any) -> Any:
-    sae_lens = require_sae_lens()
-    kind = sae.cfg.architecture()
-    if kind in _REFUSED:
-        raise InputError(f"A dictionary of architecture {kind!r} cannot be spliced: {_REFUSED[kind]}.")
+    sae_lens = require_saelens()
     if isinstance(sae, sae_lens.TrainingSAE):
         raise InputError(
             f"{type(sae).__name__} is for training (top-k over a batch mixes its tokens); splice what it saves: "
             "sae.save_inference_model(folder), then SAE.load_from_disk(folder)."
         )
+    refuse_architecture(sae.cfg.architecture(), f"The dictionary at {sae.cfg.metadata.hook_name!r}")
     if sae.cfg.metadata.hook_head_index is not None:
         raise InputError(
             f"The SAE at {sae.cfg.metadata.hook_name!r} reads head {sae.cfg.metadata.hook_head_index} alone; only "

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from sparse_circuits.dictionary import load_dictionaries
+from sparse_circuits.dictionary import Dictionaries, load_dictionaries
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.components import Components
 from sparse_circuits.graph.features import FeatureGraph
@@ -97,7 +97,9 @@ class Graph(Components):
             return cls.of_anatomy(anatomy, kv=kv, level=level)
         if level != "edges" or kv != "per_group":
             raise InputError("Graph.of(kv=..., level=...): these are for graphs without dictionaries; leave them out.")
-        loaded = load_dictionaries(dictionaries, model) if dictionaries else {}
+        loaded = dictionaries or {}
+        if not isinstance(loaded, Dictionaries):
+            loaded = load_dictionaries(loaded, model) if loaded else {}
         return FeatureGraph.of_anatomy(anatomy, loaded, whole)
 
     @classmethod

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sparse_circuits.dictionary.check import check_widths
 from sparse_circuits.dictionary.dictionary import Dictionary
+from sparse_circuits.dictionary.place import refuse_missing
 from sparse_circuits.errors import InputError
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.sites import Site
@@ -67,37 +69,47 @@ def places_of(
     """The places of a graph in the order in which the model meets them.
 
     Args:
-        whole: sites taken as whole nodes: names ("mlp_2"), or kinds for all layers ("mlp"); "z" for single heads.
+        whole: sites taken as whole nodes: names ("mlp_2"), or kinds for all layers that no dictionary splits ("mlp");
+            "z" for single heads.
 
     Raises:
         InputError: for a site that the model lacks, that is named twice, or whose output another one already splits.
     """
-    found = [Place(d.site, d.n_features, 1, d.id, d.W_skip is not None, d) for d in dictionaries.values()] + [
-        Place(site, 0, _heads(anatomy, site)) for site in _sites(anatomy, [whole] if isinstance(whole, str) else whole)
-    ]
+    for dictionary in dictionaries.values():
+        refuse_missing(anatomy, dictionary.site, dictionary.id)
+        check_widths(dictionary, anatomy)
+    found = [Place(d.site, d.n_features, 1, d.id, d.W_skip is not None, d) for d in dictionaries.values()]
+    taken = {_written(place.site) for place in found}
+    names = [whole] if isinstance(whole, str) else whole
+    found += [Place(site, 0, _heads(anatomy, site)) for site in _sites(anatomy, names, taken)]
     if not found:
         raise InputError("The graph has no site; pass dictionaries, or whole=... with sites such as 'attn' or 'mlp_0'.")
     written: dict[tuple[str, int], Place] = {}
     for place in found:
-        site = place.site
-        key = ("mlp" if site.kind == "transcoder" else site.kind, site.layer)
+        key = _written(place.site)
         if key in written:
             raise InputError(
-                f"{place.name} and {written[key].name} would split the same activation ({site.hook_name}); leave one out."
+                f"{place.name} and {written[key].name} would split the same activation ({place.site.hook_name}); leave one out."
             )
         written[key] = place
     return tuple(sorted(found, key=lambda place: place.site.order))
+
+
+def _written(site: Site) -> tuple[str, int]:
+    """What is split at a site; an MLP's output is, by an SAE and by a transcoder."""
+    return ("mlp" if site.kind == "transcoder" else site.kind, site.layer)
 
 
 def _heads(anatomy: Anatomy, site: Site) -> int:
     return anatomy.blocks[site.layer].attention.n_heads if site.kind == "z" else 1
 
 
-def _sites(anatomy: Anatomy, names: Sequence[str]) -> Iterator[Site]:
+def _sites(anatomy: Anatomy, names: Sequence[str], taken: set[tuple[str, int]]) -> Iterator[Site]:
+    """Sites by name, and of a kind all that no dictionary splits."""
     n_layers = len(anatomy.blocks)
     for name in names:
         if name in _WHOLE_KINDS and name != "embed":
-            sites = [Site.named(f"{name}_{layer}") for layer in range(n_layers)]
+            sites = [Site.named(f"{name}_{layer}") for layer in range(n_layers) if (name, layer) not in taken]
         else:
             sites = [Site.named(name)]
         for site in sites:
