@@ -171,6 +171,7 @@ def test_help_groups_options() -> None:
         "What is scored, and how:",
         "Options of single methods:",
         "Which circuit is chosen:",
+        "Circuits of features:",
         "Options:",
     ]
     assert "Arguments:" in ok("view", "--help").stdout

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparse_circuits.cli import output
+from sparse_circuits.cli.curves import Curves, report_curves, write_curves
+from sparse_circuits.cli.feature_evaluate import attached, feature_curves, policy_of, said_of
 from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
-from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, AblationName, BatchSize, Device, Draws, Examples, option
-from sparse_circuits.cli.record import SCORES, finite
+from sparse_circuits.cli.options import (
+    BATCH_SIZE,
+    DRAWS,
+    FEATURES,
+    AblationName,
+    BatchSize,
+    Device,
+    Draws,
+    Errors,
+    Examples,
+    StartLayer,
+    option,
+)
+from sparse_circuits.cli.record import SCORES
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +35,7 @@ EXAMPLES = (
     "evaluate runs/ioi",
     "evaluate runs/ioi --seed 7 --examples 500 --ablation mean --completeness",
     "evaluate runs/eap runs/eap-ig --curve",
+    "evaluate runs/rc --errors remove --start-layer 2",
 )
 
 
@@ -57,20 +71,27 @@ def evaluate(
             "--curve", help="Also evaluate other sizes; writes curve.svg, .png and .json into the run's folder."
         ),
     ] = False,
+    dictionaries: Annotated[
+        str | None,
+        option("--dictionaries", "Of a circuit file.", "the run's", panel=FEATURES, metavar="NAME"),
+    ] = None,
+    errors: Errors = None,
+    start_layer: StartLayer = None,
     draws: Draws = None,
     batch_size: BatchSize = None,
     device: Device = None,
 ) -> None:
-    """Evaluate circuits, beside random ones of the same size.
+    """Evaluate circuits, beside random ones of the same size; those of features beside neurons too.
 
     Several circuits of one model share the runs of the model.
     """
     opened = _named([open_circuit(path) for path in circuits])
     if curve:
         _check_scores(opened)
-    model_name = model or _common("--model", {name: one.model for name, one in opened.items()})
-    task_name = task or _common("--task", {name: one.task for name, one in opened.items()})
-    ablation_name = ablation or _common("--ablation", {name: one.ablation for name, one in opened.items()})
+    policy = policy_of(opened, dictionaries, errors, start_layer)
+    model_name = model or common_value("--model", {name: one.model for name, one in opened.items()})
+    task_name = task or common_value("--task", {name: one.task for name, one in opened.items()})
+    ablation_name = ablation or common_value("--ablation", {name: one.ablation for name, one in opened.items()})
     how = ablation_named(ablation_name)
     seed = 1 + max(one.seed for one in opened.values()) if seed is None else seed
 
@@ -79,22 +100,31 @@ def evaluate(
     loaded = load_model_on(model_name, device)
     prompts = sc.load_task(task_name, loaded, n=examples, seed=seed)
     common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": True}
-    plain = [one.circuit for one in opened.values()]
-    results = sc.evaluate_many(loaded, plain, prompts, completeness=completeness, **common)
+    common |= policy
+    runs = attached(opened, loaded, dictionaries)
+    neurons = {name: run.as_many_neurons for name, run in runs.items() if run.as_many_neurons is not None}
+    plain = {name: runs[name].circuit if name in runs else one.circuit for name, one in opened.items()}
+    results = sc.evaluate_many(
+        loaded, [*plain.values(), *neurons.values()], prompts, completeness=completeness, **common
+    )
     baselines = {
-        name: sc.random_baseline(loaded, one.circuit, prompts, draws=draws or DRAWS, seed=seed, **common)
-        for name, one in opened.items()
+        name: sc.random_baseline(loaded, circuit, prompts, draws=draws or DRAWS, seed=seed, **common)
+        for name, circuit in plain.items()
     }
-    output.line(f"{model_name} on {_examples(task_name, prompts, seed)}, {ablation_name} ablation")
+    said = f"{model_name} on {_examples(task_name, prompts, seed)}, {ablation_name} ablation"
+    output.line(", ".join([said, *said_of(policy)]))
     if any(one.circuit.provenance.get("task_hash") == prompts.hash for one in opened.values()):
         output.line("(those that the circuit was found on)")
     output.line()
-    output.comparison(dict(zip(opened, results, strict=True)), baselines)
-    if curve:
-        for name, one in opened.items():
-            made = _curve(loaded, one, prompts, common)
-            files = _write_curve(made, one.path.parent, {"task": task_name, "examples": len(prompts), "seed": seed})
-            _report_curve(name, made, files)
+    of_neurons = dict(zip(neurons, results[len(plain) :], strict=True))
+    output.comparison(dict(zip(plain, results, strict=False)), baselines, of_neurons)
+    for name, one in opened.items() if curve else ():
+        folder, about = one.path.parent, {"task": task_name, "examples": len(prompts), "seed": seed}
+        if name in runs:
+            made = feature_curves(loaded, runs[name], prompts, draws=draws or DRAWS, seed=seed, **common)
+        else:
+            made = Curves(_curve(loaded, one, prompts, common))
+        report_curves(name, made, write_curves(made, folder, about))
 
 
 def _named(opened: list[Opened]) -> dict[str, Opened]:
@@ -104,7 +134,7 @@ def _named(opened: list[Opened]) -> dict[str, Opened]:
     return {str(one.path.parent if one.record is not None else one.path): one for one in opened}
 
 
-def _common(option: str, values: dict[str, str | None]) -> str:
+def common_value(option: str, values: dict[str, str | None]) -> str:
     different = sorted({str(value) for value in values.values()})
     if len(different) > 1:
         raise InputError(
@@ -138,50 +168,3 @@ def _curve(model: Any, opened: Opened, task: Task, common: dict[str, Any]) -> Cu
         select = arguments.select or ("top" if arguments.stable is not None else select)
     signed = arguments is not None and arguments.signed
     return sc.faithfulness_curve(model, scores, task, select=select, signed=signed, **common)
-
-
-def _write_curve(curve: Curve, folder: Path, about: dict[str, Any]) -> list[Path]:
-    from sparse_circuits.circuit.files import write_atomically
-    from sparse_circuits.view.curve import plot_curve
-
-    content = {
-        **about,
-        "ablation": curve.evaluations[0].ablation,
-        "requested": curve.requested,
-        "level": curve.evaluations[0].circuit.graph.level,
-        "sizes": curve.sizes,
-        "faithfulness": curve.faithfulness,
-        "intervals": curve.intervals,
-        "area": curve.area,
-        "area_interval": curve.area_interval,
-        "distance": curve.distance,
-        "distance_interval": curve.distance_interval,
-    }
-    text = json.dumps(finite(content), indent=2) + "\n"
-    files = [folder / name for name in ("curve.svg", "curve.png", "curve.json")]
-    with output.working("drawing"):
-        for picture in files[:2]:
-            plot_curve(curve, picture)
-        write_atomically(files[2], lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return files
-
-
-def _report_curve(name: str, curve: Curve, files: list[Path]) -> None:
-    graph = curve.evaluations[0].circuit.graph
-    output.line()
-    output.line(f"Other sizes of {name}")
-    rows = [
-        (
-            f"{asked:,}",
-            f"{e.circuit.size:,}",
-            f"{e.circuit.size / graph.size:.1%}",
-            output.with_interval(e.faithfulness, e.faithfulness_interval),
-        )
-        for asked, e in zip(curve.requested, curve.evaluations, strict=True)
-    ]
-    output.table("asked for", graph.level, "share", "faithfulness", rows=rows, text=["faithfulness"])
-    output.line()
-    area = output.with_interval(curve.area, curve.area_interval, 3)
-    distance = output.with_interval(curve.distance, curve.distance_interval, 3)
-    made = ", ".join(map(str, files))
-    output.pairs([("area under the curve", area), ("area between it and 1", distance), ("curve", made)])

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+from sparse_circuits.cli.feature_report import report_features, write_features
+from sparse_circuits.cli.feature_search import FoundFeatures, search_features
 from sparse_circuits.cli.folder import check_out
 from sparse_circuits.cli.methods import CHECKPOINTED
 from sparse_circuits.cli.options import (
+    FEATURES,
+    NODES,
+    NODES_ABOVE,
     SIZES,
+    STEPS_OF_FEATURES,
     AblationName,
     BatchSize,
     Device,
     DirectName,
     Draws,
+    Errors,
     Examples,
     Force,
     KVName,
@@ -26,6 +33,7 @@ from sparse_circuits.cli.options import (
     QuadratureName,
     RuleName,
     SelectName,
+    StartLayer,
     option,
 )
 from sparse_circuits.cli.record import Arguments, Record
@@ -37,6 +45,7 @@ EXAMPLES = (
     "find --model toy --task ioi --method eap-ig --edges 200 --out runs/ioi",
     "find --model gpt2 --task pairs.jsonl --method eap --threshold 0.01",
     "find --level neurons --positions spans --size 100 --out runs/neurons",
+    "find --task sva-across-rc --dictionaries toy --nodes 100 --out runs/rc",
     "find --from runs/ioi/run.json --seed 1 --out runs/ioi-1",
 )
 # headings of the help, in the order in which their options are first met
@@ -99,13 +108,16 @@ def find(
         option(
             "--steps",
             "eap-ig: gradients taken; edge-pruning: steps of training.",
-            "5 and 1000",
+            f"5, {STEPS_OF_FEATURES} of features; and 1000",
             panel=OWN,
             metavar="N",
             min=1,
         ),
     ] = None,
-    path: Annotated[PathName | None, option("--path", "eap-ig: what is interpolated.", "inputs", panel=OWN)] = None,
+    path: Annotated[
+        PathName | None,
+        option("--path", "eap-ig: what is interpolated.", "inputs, but activations of features", panel=OWN),
+    ] = None,
     quadrature: Annotated[
         QuadratureName | None, option("--quadrature", "eap-ig: where gradients are taken.", "midpoint", panel=OWN)
     ] = None,
@@ -162,7 +174,12 @@ def find(
             min=1,
         ),
     ] = None,
-    edges: Annotated[int | None, option("--edges", "The same, of edges.", panel=CHOOSING, metavar="N", min=1)] = None,
+    edges: Annotated[
+        int | None,
+        option(
+            "--edges", "The same, of edges; of features, those between the nodes.", panel=CHOOSING, metavar="N", min=1
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, option("--threshold", "Instead: all with |score| of at least X.", panel=CHOOSING, metavar="X")
     ] = None,
@@ -188,6 +205,70 @@ def find(
             panel=CHOOSING,
         ),
     ] = None,
+    dictionaries: Annotated[
+        str | None,
+        option(
+            "--dictionaries",
+            "Find features: of 'toy' (bundled), 'neurons', a SAELens release or a folder.",
+            panel=FEATURES,
+            metavar="NAME",
+        ),
+    ] = None,
+    sites: Annotated[
+        list[str] | None,
+        option(
+            "--sites",
+            "Which of them: resid, mlp_2, a hook name, an id. May be repeated.",
+            panel=FEATURES,
+            metavar="SITE",
+        ),
+    ] = None,
+    whole: Annotated[
+        list[str] | None,
+        option(
+            "--whole", "Beside them, sites as one node each: attn, mlp_0; z for heads.", panel=FEATURES, metavar="SITE"
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None, option("--nodes", "How many to choose.", NODES, panel=FEATURES, metavar="N", min=1)
+    ] = None,
+    node_threshold: Annotated[
+        float | None,
+        option("--node-threshold", "Instead: all with |score| above X.", panel=FEATURES, metavar="X"),
+    ] = None,
+    edge_threshold: Annotated[
+        float | None,
+        option(
+            "--edge-threshold",
+            "Keep edges with |score| above X, and of the nodes those that they connect.",
+            panel=FEATURES,
+            metavar="X",
+        ),
+    ] = None,
+    cumulative: Annotated[
+        float | None,
+        option(
+            "--cumulative",
+            "Instead: the fewest nodes with that share of the influence.",
+            panel=FEATURES,
+            metavar="SHARE",
+        ),
+    ] = None,
+    nodes_above: Annotated[
+        float | None,
+        option(
+            "--nodes-above",
+            "Find edges into nodes with an effect above X, per example and position.",
+            NODES_ABOVE,
+            panel=FEATURES,
+            metavar="X",
+        ),
+    ] = None,
+    nodes_only: Annotated[
+        bool | None, option("--nodes-only", "Find no edges, which is much faster.", panel=FEATURES, is_flag=True)
+    ] = None,
+    errors: Errors = None,
+    start_layer: StartLayer = None,
     examples: Examples = None,
     seed: Annotated[
         int | None,
@@ -202,28 +283,50 @@ def find(
     force: Force = False,
     device: Device = None,
 ) -> None:
-    """Find the circuit of a task in a model.
+    """Find the circuit of a task in a model: of components, or with --dictionaries of features.
 
     Writes one folder: the circuit, the scores of all edges (nodes, units), a picture (.svg, .png), and run.json,
-    from which the run can be repeated.
+    from which the run can be repeated. A circuit of features is evaluated on other prompts than it was found on.
     """
-    here = locals()
-    given = {field.name: here[field.name] for field in fields(Arguments) if here[field.name] is not None}
+    here: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in locals().items()
+    }
+    given: dict[str, Any] = {
+        field.name: here[field.name] for field in fields(Arguments) if here[field.name] not in (None, ())
+    }
     earlier = None if repeat is None else Record.load(repeat)
-    if edges is not None:
-        given |= _of_edges(edges, size, level or (Arguments if earlier is None else earlier.arguments).level)
+    if dictionaries is not None and level is None:
+        given["level"] = "features"
+    of = given.get("level", (Arguments if earlier is None else earlier.arguments).level)
+    if edges is not None and of != "features":
+        given |= _of_edges(given.pop("edges"), size, of)
+    if nodes is not None:
+        given |= _of_nodes(nodes, size, of)
     arguments = Arguments(**given) if earlier is None else earlier.arguments.overridden(given)
     _check_checkpoint(checkpoint, arguments)
     out = Path("runs") / Path(arguments.task).stem if out is None else out
     check_out(out, force)
-    found = search(arguments, device, checkpoint)
+    features = arguments.dictionaries is not None
+    found = search_features(arguments, device) if features else search(arguments, device, checkpoint)
     if earlier is not None and found.arguments == earlier.arguments:
         _warn_if_changed(earlier, found)
-    write(found, out, force)
-    report(found, out)
+    if isinstance(found, FoundFeatures):
+        write_features(found, out, force)
+        report_features(found, out)
+    else:
+        write(found, out, force)
+        report(found, out)
 
 
-def _of_edges(edges: int, size: int | None, level: LevelName) -> dict[str, int]:
+def _of_nodes(nodes: int, size: int | None, level: str) -> dict[str, int]:
+    if size is not None:
+        raise InputError("Expected --nodes or --size, got both; they mean the same.")
+    if level != "features":
+        raise InputError("--nodes counts nodes of a feature circuit, and needs --dictionaries; otherwise give --size.")
+    return {"size": nodes}
+
+
+def _of_edges(edges: int, size: int | None, level: str) -> dict[str, int]:
     if size is not None:
         raise InputError("Expected --edges or --size, got both; they mean the same.")
     if level != "edges":
@@ -240,13 +343,17 @@ def _check_checkpoint(checkpoint: Path | None, arguments: Arguments) -> None:
         raise InputError(f"--checkpoint {checkpoint}: there is no folder {checkpoint.parent}.")
 
 
-def _warn_if_changed(earlier: Record, found: Found) -> None:
+def _warn_if_changed(earlier: Record, found: Found | FoundFeatures) -> None:
     """Say so where a repeated run could not see the same prompts or libraries again."""
     import warnings
 
     then, now = earlier.provenance, found.circuit.provenance
     if then.get("task_hash") != now.get("task_hash"):
         warnings.warn(f"The prompts of {found.arguments.task} are not those of the earlier run.", stacklevel=1)
+    if then.get("dictionaries") != now.get("dictionaries"):
+        warnings.warn(
+            f"The dictionaries of {found.arguments.dictionaries} are not those of the earlier run.", stacklevel=1
+        )
     if then.get("versions") != now.get("versions"):
         warnings.warn(
             "The earlier run was made with other library versions; scores may differ by rounding.", stacklevel=1

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli.output import working
-from sparse_circuits.cli.record import CIRCUIT, RECORD, Record
+from sparse_circuits.cli.record import CIRCUIT, RECORD, Arguments, Record
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
     from sparse_circuits.attribution import Ablation
-    from sparse_circuits.circuit import Circuit
+    from sparse_circuits.circuit import Circuit, FeatureCircuit
 
 
 def load_model_on(name: str, device: str | None) -> Any:
@@ -51,7 +51,7 @@ class Opened:
     """A circuit from the command line, with the record of the run that found it, where there is one."""
 
     path: Path
-    circuit: Circuit
+    circuit: Circuit | FeatureCircuit
     record: Record | None
 
     @property
@@ -69,6 +69,14 @@ class Opened:
         if known is None and self.record is not None:
             known = self.record.arguments.ablation
         return str(known or "patch")
+
+    @property
+    def of_features(self) -> bool:
+        return self.circuit.graph.level == "features"
+
+    @property
+    def arguments(self) -> Arguments | None:
+        return None if self.record is None else self.record.arguments
 
     @property
     def seed(self) -> int:

@@ -20,32 +20,37 @@ class Entry:
         passes: what it costs, per batch.
         options: the arguments that are its own, each given as ``--name``.
         selects: whether it chooses a circuit by itself.
+        features: whether it scores the features of dictionaries too.
     """
 
     summary: str
     passes: str
     options: tuple[str, ...] = ()
     selects: bool = False
+    features: bool = False
 
 
 _GRADIENT = ("rule",)
 # Written out, like the names in options.py, so that --help and bad input need no torch; tests compare it with METHODS.
 ENTRIES: dict[MethodName, Entry] = {
-    "eap": Entry("a first-order estimate, at the clean run", "2 forward, 1 backward", _GRADIENT),
+    "eap": Entry("a first-order estimate, at the clean run", "2 forward, 1 backward", _GRADIENT, features=True),
     "eap-ig": Entry(
         "gradients averaged on the way from corrupted to clean",
         "2 + steps forward, steps backward; for activations many more",
         ("steps", "path", "quadrature", "direct", *_GRADIENT),
+        features=True,
     ),
-    "clean-corrupted": Entry("the mean of the gradients at both ends", "3 forward, 2 backward", _GRADIENT),
-    "relp": Entry("as eap, with relevance propagated instead of gradients", "2 forward, 1 backward"),
+    "clean-corrupted": Entry(
+        "the mean of the gradients at both ends", "3 forward, 2 backward", _GRADIENT, features=True
+    ),
+    "relp": Entry("as eap, with relevance propagated instead of gradients", "2 forward, 1 backward", features=True),
     "atp-star": Entry(
         "as eap, but for saturated attention and effects that cancel",
         "2 forward and more, 1 or 2 backward per layer",
         ("qk_fix", "grad_drop"),
     ),
     "information-flow-routes": Entry("how much flows, whatever it does to the metric", "1 forward"),
-    "exact": Entry("every part patched on its own", "up to 1 forward per part"),
+    "exact": Entry("every part patched on its own", "up to 1 forward per part", features=True),
     "acdc": Entry(
         "edges removed as long as the metric hardly suffers", "up to 1 forward per edge", ("acdc_threshold",), True
     ),
@@ -87,3 +92,5 @@ def methods() -> None:
     output.line()
     chosen = " and ".join(name for name, entry in ENTRIES.items() if entry.selects)
     output.line(f"{chosen} choose a circuit by themselves, unless a size or threshold is given.")
+    *most, last = (name for name, entry in ENTRIES.items() if entry.features)
+    output.line(f"{', '.join(most)} and {last} score features too (--dictionaries NAME).")

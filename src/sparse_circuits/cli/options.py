@@ -29,12 +29,21 @@ PositionsName = Literal["sum", "keep", "spans"]
 AblationName = Literal["patch", "zero", "mean", "mean-positional"]
 SelectName = Literal["greedy", "top"]
 KVName = Literal["per-group", "per-query-head"]
+ErrorsName = Literal["nodes", "keep", "remove"]
 
 # how many are chosen where nothing is said
 SIZES: dict[LevelName, int] = {"edges": 200, "nodes": 20, "outputs": 400, "neurons": 200}
+# of feature circuits: nodes, the effect above which edges into a node are found, and gradients of eap-ig
+NODES = 100
+NODES_ABOVE = 0.1
+STEPS_OF_FEATURES = 10
+# how much of a feature circuit is drawn
+MAX_NODES, MAX_EDGES = 150, 250
 FEWEST_DRAWS = 20
 DRAWS = 20
 BATCH_SIZE = 32
+FEATURES = "Circuits of features"
+"""The heading, in help, of what goes with --dictionaries."""
 
 
 def option(name: str, what: str, default: object = None, *, panel: str | None = None, **more: Any) -> Any:
@@ -73,6 +82,26 @@ BatchSize = Annotated[
 Draws = Annotated[
     int | None,
     option("--draws", "Random circuits of the same size to compare with.", DRAWS, metavar="N", min=FEWEST_DRAWS),
+]
+Errors = Annotated[
+    ErrorsName | None,
+    option(
+        "--errors",
+        "Of error terms: those in the circuit stay, as nodes do, or all stay, or none.",
+        "nodes, or the run's",
+        panel=FEATURES,
+    ),
+]
+StartLayer = Annotated[
+    int | None,
+    option(
+        "--start-layer",
+        "Leave all sites before that layer as they are.",
+        "0, or the run's",
+        panel=FEATURES,
+        metavar="L",
+        min=0,
+    ),
 ]
 Device = Annotated[
     str | None, option("--device", "Where to run: cpu, cuda, cuda:1...", "a GPU if there is one", metavar="DEVICE")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from sparse_circuits.circuit import Circuit
+    from sparse_circuits.circuit import Circuit, FeatureCircuit
     from sparse_circuits.evaluation import Baseline, Evaluation
-    from sparse_circuits.graph import Graph
+    from sparse_circuits.graph import FeatureGraph, Graph
 
 
 @contextmanager
@@ -47,49 +48,73 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
         line(f"{name:{width}}   {value}")
 
 
-def strongest(circuit: Circuit, n: int = 10) -> None:
+def strongest(circuit: Circuit | FeatureCircuit, n: int = 10) -> None:
     """The strongest edges, nodes or units with their scores."""
-    scores = list(circuit.to_dict().items())[:n]
-    title = f"strongest {circuit.graph.thing}s"
-    table(title, "score", rows=[(name, number(score)) for name, score in scores], text=[title])
+    _ranked(f"strongest {circuit.graph.thing}s", circuit.to_dict(), n)
 
 
-def comparison(evaluations: dict[str, Evaluation], baselines: dict[str, Baseline]) -> None:
+def strongest_edges(circuit: FeatureCircuit, n: int = 10) -> None:
+    """The strongest edges of a feature circuit, which is one of nodes."""
+    _ranked("strongest edges", circuit.to_dict("edges"), n)
+
+
+def _ranked(title: str, scores: Mapping[str, float], n: int) -> None:
+    rows = [(name, number(score)) for name, score in islice(scores.items(), n)]
+    table(title, "score", rows=rows, text=[title])
+
+
+def comparison(
+    evaluations: Mapping[str, Evaluation],
+    baselines: Mapping[str, Baseline],
+    neurons: Mapping[str, Evaluation] | None = None,
+) -> None:
     """The whole model, each circuit with random ones of its size, and the empty circuit, one below the other.
 
     Sizes are in one unit, which heads their column, unless the circuits are of different levels or positions.
+
+    Args:
+        neurons: with feature circuits, as many neurons of the same sites.
     """
     first = next(iter(evaluations.values()))
-    alike = len({e.circuit.graph for e in evaluations.values()}) == 1
+    features = first.circuit.graph.level == "features"
+    alike = features or len({e.circuit.graph for e in evaluations.values()}) == 1
     complete = any(e.completeness is not None for e in evaluations.values())
+    # where circuits leave other sites alone, nothing of one is not nothing of another
+    apart = features and any(abs(float((e.empty - first.empty).mean())) > 1e-3 for e in evaluations.values())
 
-    def size(n: int, graph: Graph) -> str:
+    def size(n: int, graph: Graph | FeatureGraph) -> str:
         return f"{n:,}" if alike else f"{n:,} {graph.level}"
 
-    whole = size(first.circuit.graph.size, first.circuit.graph) if alike else ""
-    rows = [("whole model", whole, number(float(first.clean.mean())), "1.00", "")]
-    for name, evaluation in evaluations.items():
-        graph = evaluation.circuit.graph
+    def row(name: str, evaluation: Evaluation) -> tuple[str, ...]:
         own = (evaluation.completeness, evaluation.completeness_interval)
-        rows.append(
-            (
-                name,
-                size(evaluation.circuit.size, graph),
-                number(evaluation.mean),
-                with_interval(evaluation.faithfulness, evaluation.faithfulness_interval),
-                "" if own[0] is None or own[1] is None else with_interval(own[0], own[1]),
-            )
+        return (
+            name,
+            size(evaluation.circuit.size, evaluation.circuit.graph),
+            number(evaluation.mean),
+            with_interval(evaluation.faithfulness, evaluation.faithfulness_interval),
+            "" if own[0] is None or own[1] is None else with_interval(own[0], own[1]),
         )
+
+    # of features only those that are active at all could be in a circuit
+    whole = size(first.circuit.graph.size, first.circuit.graph) if alike and not features else ""
+    rows: list[tuple[str, ...]] = [("whole model", whole, number(float(first.clean.mean())), "1.00", "")]
+    for name, evaluation in evaluations.items():
+        rows.append(row(name, evaluation))
+        if neurons and name in neurons:
+            rows.append(row("neurons, same sites", neurons[name]))
         if name in baselines:
             baseline = baselines[name]
             metric_of_draws = number(median(e.mean for e in baseline.evaluations))
             # units take up the room that the number of draws has otherwise
             label = f"random, median of {len(baseline.evaluations)}" if alike else "random, median"
             faithfulness = with_interval(baseline.median, baseline.interval)
-            rows.append((label, size(baseline.size, graph), metric_of_draws, faithfulness, ""))
-    rows.append(("empty circuit", "0", number(float(first.empty.mean())), "0.00", ""))
+            rows.append((label, size(baseline.size, evaluation.circuit.graph), metric_of_draws, faithfulness, ""))
+        if apart:
+            rows.append(("its empty circuit", "0", number(float(evaluation.empty.mean())), "0.00", ""))
+    if not apart:
+        rows.append(("empty circuit", "0", number(float(first.empty.mean())), "0.00", ""))
     metric = str(first.circuit.provenance.get("metric", "metric"))
-    unit = first.circuit.graph.level if alike else "size"
+    unit = "nodes" if features else first.circuit.graph.level if alike else "size"
     columns = ["", unit, metric, "faithfulness", *(["completeness"] if complete else [])]
     table(*columns, rows=[row[: len(columns)] for row in rows], text=("", "faithfulness", "completeness"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from sparse_circuits.cli.features import FEATURE_OPTIONS, NOT_FEATURES, check_features
 from sparse_circuits.cli.methods import ENTRIES, OPTIONS, check_owner, flag
 from sparse_circuits.cli.options import (
     BATCH_SIZE,
@@ -19,6 +20,7 @@ from sparse_circuits.cli.options import (
     FEWEST_DRAWS,
     AblationName,
     DirectName,
+    ErrorsName,
     KVName,
     LevelName,
     MethodName,
@@ -33,7 +35,7 @@ from sparse_circuits.errors import FileFormatError, InputError
 
 FORMAT = "sparse-circuits run"
 FORMAT_VERSION = 1
-RECORD, CIRCUIT, SCORES = "run.json", "circuit.safetensors", "scores.safetensors"
+RECORD, CIRCUIT, SCORES, NEURONS = "run.json", "circuit.safetensors", "scores.safetensors", "neurons.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Arguments:
     model: str = "toy"
     task: str = "ioi"
     method: MethodName = "eap-ig"
-    level: LevelName = "edges"
+    level: LevelName | Literal["features"] = "edges"
     positions: PositionsName = "sum"
     steps: int | None = None
     path: PathName | None = None
@@ -72,11 +74,23 @@ class Arguments:
     batch_size: int | Literal["auto"] = BATCH_SIZE
     kv: KVName = "per-group"
     draws: int = DRAWS
+    dictionaries: str | None = None
+    sites: tuple[str, ...] | None = None
+    whole: tuple[str, ...] | None = None
+    nodes_above: float | None = None
+    nodes_only: bool = False
+    edges: int | None = None
+    node_threshold: float | None = None
+    edge_threshold: float | None = None
+    cumulative: float | None = None
+    errors: ErrorsName | None = None
+    start_layer: int | None = None
 
     def __post_init__(self) -> None:
         for name in OPTIONS:
             if (value := getattr(self, name)) is not None:
                 check_owner(name, self.method, value)
+        check_features(self)
         self._check_choice()
         if self.method == "edge-pruning":
             if self.size is not None and self.sparsity is not None:
@@ -115,9 +129,20 @@ class Arguments:
             )
 
     @property
+    def of_components(self) -> LevelName:
+        """The level, where it is not that of features.
+
+        Raises:
+            InputError: where it is.
+        """
+        if self.level == "features":
+            raise InputError("A circuit of features is found by its dictionaries.")
+        return self.level
+
+    @property
     def size_flag(self) -> str:
         """How the size is given at this level."""
-        return "--edges" if self.level == "edges" else "--size"
+        return {"edges": "--edges", "features": "--nodes"}.get(self.level, "--size")
 
     @property
     def chosen_by_method(self) -> bool:
@@ -135,10 +160,26 @@ class Arguments:
                 dropped |= {**choice, "signed": False}
         if given.get("level", self.level) != self.level:
             dropped |= choice
+            if self.level == "features":
+                dropped |= dict.fromkeys(FEATURE_OPTIONS) | {"nodes_only": False}
+            elif given["level"] == "features":
+                dropped |= dict.fromkeys((*NOT_FEATURES, "direct"))
+                if "method" not in given and self.method == "eap-ig":
+                    dropped |= {"path": None, "steps": None}
+        if given.keys() & {"dictionaries"} and given["dictionaries"] != self.dictionaries:
+            dropped |= {"sites": None}
         if "threshold" in given:
             dropped |= {"size": None, "stable": None, "select": None}
         if given.keys() & {"size", "stable", "select"}:
             dropped |= {"threshold": None}
+        if given.keys() & {"size", "node_threshold"}:
+            dropped |= {"size": None, "node_threshold": None, "cumulative": None}
+        if given.keys() & {"edges", "edge_threshold"}:
+            dropped |= {"edges": None, "edge_threshold": None, "cumulative": None, "nodes_only": False}
+        if "cumulative" in given:
+            dropped |= dict.fromkeys(("size", "node_threshold", "edges", "edge_threshold")) | {"nodes_only": False}
+        if given.get("nodes_only"):
+            dropped |= dict.fromkeys(("edges", "edge_threshold", "cumulative", "nodes_above"))
         if "size" in given:
             dropped |= {"sparsity": None}
         if "sparsity" in given:
@@ -154,7 +195,11 @@ class Arguments:
         """The line that gives the same run."""
         words = ["sparse-circuits", "find"]
         for name, value in asdict(self).items():
-            if isinstance(value, bool):
+            if name == "level" and value == "features":
+                continue  # --dictionaries says so
+            if isinstance(value, tuple):
+                words += [word for one in value for word in (flag(name), one)]
+            elif isinstance(value, bool):
                 if value or name in OPTIONS:
                     words.append(flag(name, value))
             elif value is not None:
@@ -162,7 +207,16 @@ class Arguments:
         return shlex.join(words)
 
 
-_FEWEST = {"steps": 1, "size": 1, "examples": 1, "seed": 0, "batch_size": 1, "draws": FEWEST_DRAWS}
+_FEWEST = {
+    "start_layer": 0,
+    "edges": 1,
+    "steps": 1,
+    "size": 1,
+    "examples": 1,
+    "seed": 0,
+    "batch_size": 1,
+    "draws": FEWEST_DRAWS,
+}
 
 
 @dataclass(frozen=True)
@@ -233,8 +287,9 @@ def _checked(path: Path, content: dict[str, Any]) -> Arguments:
             )
         if not _fits(value, hints[name]):
             raise FileFormatError(f"{path}: {name} cannot be {value!r}.")
+    lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
     try:
-        return Arguments(**content)
+        return Arguments(**{**content, **lists})
     except InputError as error:
         raise FileFormatError(f"{path}: {error}") from None
 
@@ -244,6 +299,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if hint in (int, float) and isinstance(value, bool):
         return False
     return value is None if hint is NoneType else isinstance(value, (int, float) if hint is float else hint)

@@ -48,7 +48,7 @@ def search(arguments: Arguments, device: str | None, checkpoint: Path | None = N
     model = load_model_on(arguments.model, device)
     task = sc.load_task(arguments.task, model, n=arguments.examples, seed=arguments.seed)
     kv = "per_query_head" if arguments.kv == "per-query-head" else "per_group"
-    graph = sc.Graph.of(model, kv=kv, level=arguments.level)
+    graph = sc.Graph.of(model, kv=kv, level=arguments.of_components)
     arguments = _resolved(arguments, method, _size(graph, model, task, arguments.positions), len(task))
     common: dict[str, Any] = {
         "ablation": ablation_named(arguments.ablation),
@@ -107,7 +107,7 @@ def _resolved(arguments: Arguments, method: Method, graph_size: int, n_examples:
     if arguments.size is not None and "sparsity" in filled:
         filled["sparsity"] = None  # the size stands for it
     if arguments.threshold is None and not arguments.chosen_by_method:
-        filled["size"] = arguments.size or min(SIZES[arguments.level], graph_size)
+        filled["size"] = arguments.size or min(SIZES[arguments.of_components], graph_size)
         if arguments.stable is None and arguments.level == "edges":
             filled["select"] = arguments.select or "greedy"
         if filled["size"] > graph_size:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.load import Opened, open_circuit
-from sparse_circuits.cli.options import RunOrCircuit, option
+from sparse_circuits.cli.options import MAX_EDGES, MAX_NODES, RunOrCircuit, option
 from sparse_circuits.errors import InputError
 
-EXAMPLES = ("view runs/ioi --max-edges 50", "view ioi.safetensors --out pictures/ioi.pdf --title 'Who gets the ring'")
+if TYPE_CHECKING:
+    from sparse_circuits.circuit import Circuit, FeatureCircuit
+
+EXAMPLES = (
+    "view runs/ioi --max-edges 50",
+    "view runs/rc --max-nodes 40 --max-edges 100 --out pictures",
+    "view ioi.safetensors --out pictures/ioi.pdf --title 'Who gets the ring'",
+)
 ENDINGS = (".svg", ".png", ".dot")
 
 
@@ -29,10 +36,21 @@ def view(
         str | None, option("--title", "Of the picture.", "task, model and a run's faithfulness", metavar="TEXT")
     ] = None,
     max_edges: Annotated[
-        int | None, option("--max-edges", "Draw only the strongest edges.", "all", metavar="N", min=1)
+        int | None,
+        option(
+            "--max-edges",
+            "Draw only the strongest edges.",
+            f"all; {MAX_EDGES} of a feature circuit",
+            metavar="N",
+            min=1,
+        ),
     ] = None,
     max_size: Annotated[
         int | None, option("--max-size", "The same at any level: edges, nodes or units.", "all", metavar="N", min=1)
+    ] = None,
+    max_nodes: Annotated[
+        int | None,
+        option("--max-nodes", "Of a feature circuit, draw only the strongest nodes.", MAX_NODES, metavar="N", min=1),
     ] = None,
 ) -> None:
     """Draw a circuit.
@@ -40,26 +58,43 @@ def view(
     As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has everything.
     """
     opened = open_circuit(circuit)
-    limit = _limit(opened, max_edges, max_size)
+    limits = _limits(opened.circuit, max_edges, max_size, max_nodes)
     files = _files(opened, out)
     with output.working("drawing"):
         for file in files:
-            _draw(opened, file, title, limit)
+            _draw(opened, file, title, limits)
     output.pairs(("picture" if file.suffix != ".dot" else "Graphviz", str(file)) for file in files)
 
 
-def _limit(opened: Opened, max_edges: int | None, max_size: int | None) -> int | None:
-    """How much to draw, checked before any file is written."""
-    level = opened.circuit.graph.level
+def _limits(
+    circuit: Circuit | FeatureCircuit, max_edges: int | None, max_size: int | None, max_nodes: int | None
+) -> dict[str, Any]:
+    """How much to draw, as arguments of what draws it; checked before any file is written."""
+    from sparse_circuits.circuit import FeatureCircuit
+
+    if isinstance(circuit, FeatureCircuit):
+        if max_size is not None:
+            raise InputError(
+                "--max-size is for circuits of components; of a feature circuit give --max-nodes or --max-edges."
+            )
+        if max_nodes is not None and max_nodes < circuit.size and circuit.node_values is None:
+            raise InputError(
+                f"--max-nodes {max_nodes}: this circuit has no scores, so none of its nodes are the strongest."
+            )
+        given = {"max_nodes": max_nodes, "max_edges": max_edges}
+        return {name: n for name, n in given.items() if n is not None}
+    level = circuit.graph.level
+    if max_nodes is not None:
+        raise InputError(f"--max-nodes is for feature circuits, and this is one of {level}; give --max-size.")
     if max_edges is not None and max_size is not None:
         raise InputError("Expected --max-edges or --max-size, got both.")
     if max_edges is not None and level != "edges":
         raise InputError(f"--max-edges counts edges, and this circuit is one of {level}; give --max-size.")
     limit = max_edges if max_size is None else max_size
-    if limit is not None and limit < opened.circuit.size and opened.circuit.values is None:
+    if limit is not None and limit < circuit.size and circuit.values is None:
         given = "--max-edges" if max_size is None else "--max-size"
         raise InputError(f"{given} {limit}: this circuit has no scores, so none of its {level} are the strongest.")
-    return limit
+    return {} if limit is None else {"max_size": limit}
 
 
 def _files(opened: Opened, out: Path | None) -> list[Path]:
@@ -78,16 +113,20 @@ def _files(opened: Opened, out: Path | None) -> list[Path]:
     return [folder / f"{opened.path.stem}{ending}" for ending in ENDINGS]
 
 
-def _draw(opened: Opened, file: Path, title: str | None, limit: int | None) -> None:
+def _draw(opened: Opened, file: Path, title: str | None, limits: dict[str, Any]) -> None:
+    from sparse_circuits.circuit import FeatureCircuit
     from sparse_circuits.circuit.files import write_atomically
-    from sparse_circuits.view.dot import to_dot
+    from sparse_circuits.view.feature_picture import draw_feature_circuit
     from sparse_circuits.view.picture import draw_circuit
 
+    circuit, title = opened.circuit, title or _title(opened)
     if file.suffix == ".dot":
-        text = to_dot(opened.circuit)
+        text = circuit.to_dot()
         write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    elif isinstance(circuit, FeatureCircuit):
+        draw_feature_circuit(circuit, file, title=title, **limits)
     else:
-        draw_circuit(opened.circuit, file, title=title or _title(opened), max_size=limit)
+        draw_circuit(circuit, file, title=title, **limits)
 
 
 def _title(opened: Opened) -> str | None:
@@ -99,5 +138,6 @@ def _title(opened: Opened) -> str | None:
     if value is None or interval is None:
         return None
     random = results["random"]["median"]
-    quality = f"faithfulness {output.with_interval(value, interval)}, random circuits {random:.2f}"
+    others = "random features" if opened.of_features else "random circuits"
+    quality = f"faithfulness {output.with_interval(value, interval)}, {others} {random:.2f}"
     return f"{opened.task}, {opened.model}: {quality}"

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from sparse_circuits.circuit import Circuit
-from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
+from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES, largest
 
 N_NAMED = 3  # units that a box names
 
@@ -27,6 +27,31 @@ class Content:
     n: int
     total: int
     strongest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shades:
+    """Colours of boxes by their scores, relative to the strongest: blue or orange by sign, the fuller the stronger."""
+
+    strongest: float
+    signed: bool
+
+    def depth(self, score: float | None) -> float:
+        """How full the colour is, 0 to 1."""
+        if score is None or not self.strongest or score != score:
+            return 0.0
+        return 0.06 + 0.84 * min(1.0, abs(score) / self.strongest) ** 0.7
+
+    def dark(self, score: float | None) -> bool:
+        """Whether text on that colour had better be white."""
+        return self.depth(score) > 0.55
+
+    def colour(self, score: float | None) -> str:
+        """The colour of a box: white mixed with a hue."""
+        hue = NEUTRAL if not self.signed else CARRIES if (score or 0) < 0 else OPPOSES
+        depth = self.depth(score)
+        parts = (int(hue[i : i + 2], 16) for i in (1, 3, 5))
+        return "#" + "".join(f"{round(255 + depth * (part - 255)):02X}" for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,26 +107,23 @@ class Contents:
     @cached_property
     def strongest(self) -> float:
         """The largest finite |score| of a node, 0 where there is none."""
-        sizes = torch.tensor([abs(one.score) for one in self.of.values() if one.score is not None])
-        sizes = sizes[torch.isfinite(sizes)]
-        return float(sizes.max()) if len(sizes) else 0.0
+        return largest(torch.tensor([one.score for one in self.of.values() if one.score is not None]))
+
+    @cached_property
+    def shades(self) -> Shades:
+        return Shades(self.strongest, self.signed)
 
     def depth(self, score: float | None) -> float:
         """How full the colour is, 0 to 1."""
-        if score is None or not self.strongest or score != score:
-            return 0.0
-        return 0.06 + 0.84 * min(1.0, abs(score) / self.strongest) ** 0.7
+        return self.shades.depth(score)
 
     def dark(self, score: float | None) -> bool:
         """Whether text on that colour had better be white."""
-        return self.depth(score) > 0.55
+        return self.shades.dark(score)
 
     def colour(self, score: float | None) -> str:
         """The colour of a box: white mixed with a hue."""
-        hue = NEUTRAL if not self.signed else CARRIES if (score or 0) < 0 else OPPOSES
-        depth = self.depth(score)
-        parts = (int(hue[i : i + 2], 16) for i in (1, 3, 5))
-        return "#" + "".join(f"{round(255 + depth * (part - 255)):02X}" for part in parts)
+        return self.shades.colour(score)
 
 
 def brief(value: float, digits: int) -> str:

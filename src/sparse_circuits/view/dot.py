@@ -24,7 +24,7 @@ def to_dot(circuit: Circuit) -> str:
     """
     about = " ".join(str(circuit.provenance[key]) for key in ("task", "model", "method") if circuit.provenance.get(key))
     lines = [
-        f"digraph {_quoted(about or 'circuit')} {{",
+        f"digraph {quoted(about or 'circuit')} {{",
         "  rankdir=BT;",
         *(["  newrank=true;"] if circuit.graph.positions else []),  # lets ranks go across clusters
         '  node [shape=box, style="rounded,filled", fillcolor="white", fontname="Helvetica"];',
@@ -50,7 +50,7 @@ def _edges(circuit: Circuit) -> Iterator[str]:
             attributes["tooltip"] = name
         else:
             attributes |= {"score": repr(score), "tooltip": f"{name}: {score:.4g}"}
-        yield f"  {_quoted(graph.rows[u])} -> {_quoted(node + sign + position)} [{_listed(attributes)}];"
+        yield f"  {quoted(graph.rows[u])} -> {quoted(node + sign + position)} [{listed(attributes)}];"
 
 
 def _nodes(circuit: Circuit) -> Iterator[str]:
@@ -58,23 +58,23 @@ def _nodes(circuit: Circuit) -> Iterator[str]:
     graph, present = circuit.graph, set(circuit.nodes)
     for name in ("input", "logits"):
         if name in present:
-            yield f"  {_quoted(name)} [{_listed({'fillcolor': _BAR})}];"
+            yield f"  {quoted(name)} [{listed({'fillcolor': _BAR})}];"
     reached = {graph.destinations[v].partition("<")[0] for v in circuit.mask.any(0).nonzero().flatten().tolist()}
     for layer in range(graph.n_layers):
         heads = [f"a{layer}.h{i}" for i in range(graph.n_heads)]
         there = [name for name in heads if name in present]
         if there:
-            yield f"  {{ rank=same; {' '.join(f'{_quoted(name)};' for name in there)} }}"
+            yield f"  {{ rank=same; {' '.join(f'{quoted(name)};' for name in there)} }}"
         if f"m{layer}" in present:
-            yield f"  {_quoted(f'm{layer}')} [{_listed({'fillcolor': _MLP})}];"
+            yield f"  {quoted(f'm{layer}')} [{listed({'fillcolor': _MLP})}];"
         size = graph.n_heads // graph.n_kv
         for group in range(graph.n_kv if size > 1 else 0):
             name = f"a{layer}.g{group}"
             if name in reached:
-                yield f"  {_quoted(name)} [{_listed({'shape': 'ellipse'})}];"
-                tie = _listed({"style": "dotted", "arrowhead": "none"})
+                yield f"  {quoted(name)} [{listed({'shape': 'ellipse'})}];"
+                tie = listed({"style": "dotted", "arrowhead": "none"})
                 members = heads[group * size : (group + 1) * size]
-                yield from (f"  {_quoted(name)} -> {_quoted(head)} [{tie}];" for head in members if head in present)
+                yield from (f"  {quoted(name)} -> {quoted(head)} [{tie}];" for head in members if head in present)
 
 
 def _placed(circuit: Circuit) -> Iterator[str]:
@@ -91,9 +91,9 @@ def _placed(circuit: Circuit) -> Iterator[str]:
         if not group or name in members:
             continue
         members[name] = {"label": f"{layer}.g{group}", "shape": "ellipse"}
-        tie = _listed({"style": "dotted", "arrowhead": "none"})
+        tie = listed({"style": "dotted", "arrowhead": "none"})
         heads = [f"{layer}.h{i}@{position}" for i in range(int(group) * size, (int(group) + 1) * size)]
-        ties += [f"  {_quoted(name)} -> {_quoted(head)} [{tie}];" for head in heads if head in members]
+        ties += [f"  {quoted(name)} -> {quoted(head)} [{tie}];" for head in heads if head in members]
     yield from _clusters(circuit, members)
     yield from _ranks(circuit)
     yield from ties
@@ -106,13 +106,13 @@ def _boxes(circuit: Circuit) -> Iterator[str]:
     if circuit.graph.positions:
         yield from _clusters(circuit, members)
     else:
-        yield from (f"  {_quoted(name)} [{_listed(attributes)}];" for name, attributes in members.items())
+        yield from (f"  {quoted(name)} [{listed(attributes)}];" for name, attributes in members.items())
     if members:
-        yield f"  {_quoted('logits')} [{_listed({'fillcolor': _BAR})}];"
+        yield f"  {quoted('logits')} [{listed({'fillcolor': _BAR})}];"
     yield from _ranks(circuit)
     rows = [row[0] for row in _rows(circuit)]
-    unseen = _listed({"style": "invis"})
-    yield from (f"  {_quoted(below)} -> {_quoted(above)} [{unseen}];" for below, above in pairwise([*rows, "logits"]))
+    unseen = listed({"style": "invis"})
+    yield from (f"  {quoted(below)} -> {quoted(above)} [{unseen}];" for below, above in pairwise([*rows, "logits"]))
 
 
 def _described(name: str, content: Content, contents: Contents) -> dict[str, str | tuple[str, ...]]:
@@ -135,16 +135,16 @@ def _clusters(circuit: Circuit, members: Mapping[str, Mapping[str, str | tuple[s
     for i, position in enumerate(circuit.graph.positions):
         here = {name: attributes for name, attributes in members.items() if name.partition("@")[2] == position}
         if here:
-            yield f"  subgraph {_quoted(f'cluster_{i}')} {{"
-            yield f"    label={_quoted(position)};"
-            yield from (f"    {_quoted(name)} [{_listed(attributes)}];" for name, attributes in here.items())
+            yield f"  subgraph {quoted(f'cluster_{i}')} {{"
+            yield f"    label={quoted(position)};"
+            yield from (f"    {quoted(name)} [{listed(attributes)}];" for name, attributes in here.items())
             yield "  }"
 
 
 def _ranks(circuit: Circuit) -> Iterator[str]:
     for row in _rows(circuit):
         if len(row) > 1:
-            yield f"  {{ rank=same; {' '.join(f'{_quoted(name)};' for name in row)} }}"
+            yield f"  {{ rank=same; {' '.join(f'{quoted(name)};' for name in row)} }}"
 
 
 def _rows(circuit: Circuit) -> list[list[str]]:
@@ -157,13 +157,14 @@ def _rows(circuit: Circuit) -> list[list[str]]:
     return list(rows.values())
 
 
-def _listed(attributes: Mapping[str, str | tuple[str, ...]]) -> str:
+def listed(attributes: Mapping[str, str | tuple[str, ...]]) -> str:
+    """Attributes as they stand in brackets; several strings are lines of a label."""
     return ", ".join(
-        f"{key}={_quoted(*([value] if isinstance(value, str) else value))}" for key, value in attributes.items()
+        f"{key}={quoted(*([value] if isinstance(value, str) else value))}" for key, value in attributes.items()
     )
 
 
-def _quoted(*lines: str) -> str:
+def quoted(*lines: str) -> str:
     """A Graphviz string; a backslash starts an escape in labels, so it is doubled."""
     return '"' + "\\n".join(_escaped(line) for line in lines) + '"'
 

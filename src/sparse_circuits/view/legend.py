@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.view.contents import Contents, brief
 from sparse_circuits.view.layout import Layout
 from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES, Strokes
@@ -28,7 +28,7 @@ def legend_rows(strokes: Strokes, layout: Layout) -> list[LegendRow]:
     if not strokes.circuit.size:
         pass
     elif strokes.scored and strokes.signed:
-        rows += _of_signs(strokes.circuit, "edge", 2.4)
+        rows += of_signs(strokes.circuit, "edge", 2.4)
     elif strokes.scored:
         rows.append(LegendRow("The scores of this method carry no sign.", ((2.4, NEUTRAL, ""),)))
     else:
@@ -66,7 +66,7 @@ def legend_of_boxes(contents: Contents, layout: Layout) -> list[LegendRow]:
     if not circuit.size:
         pass
     elif contents.signed:
-        rows += _of_signs(circuit, thing, 8)
+        rows += of_signs(circuit, thing, 8)
     elif contents.scored:
         rows.append(LegendRow("The scores of this method carry no sign."))
     else:
@@ -98,7 +98,8 @@ def legend_of_boxes(contents: Contents, layout: Layout) -> list[LegendRow]:
     return rows + _of_columns(circuit, layout)
 
 
-def _of_signs(circuit: Circuit, thing: str, width: float) -> list[LegendRow]:
+def of_signs(circuit: Circuit | FeatureCircuit, thing: str, width: float) -> list[LegendRow]:
+    """What the two colours mean, at some width of their samples."""
     ablation = str(circuit.provenance.get("ablation", "patch"))
     change = _CHANGES.get(ablation, "its ablated value")
     doing = "patching" if ablation == "patch" else "ablating"

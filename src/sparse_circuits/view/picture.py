@@ -102,7 +102,8 @@ def _check(circuit: Circuit, evaluation: Evaluation | None, baseline: Baseline |
         )
     if evaluation is not None:
         other = evaluation.circuit
-        if other.graph != circuit.graph or not torch.equal(other.mask, circuit.mask):
+        same = isinstance(other, Circuit) and other.graph == circuit.graph and torch.equal(other.mask, circuit.mask)
+        if not same:
             raise InputError(
                 f"draw_circuit(evaluation=...) is of another circuit, {other}; pass evaluate(model, circuit, task) "
                 f"of this one, {circuit}."
