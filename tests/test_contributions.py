@@ -95,7 +95,7 @@ def test_parts_sum_to_the_preactivation(zoo, family: str, reads: str) -> None:
             pre = seen[dictionary.site][0, -1] @ dictionary.W_enc[:, 3]
             upstream = [own[site] for site in own if site.layer < dictionary.site.layer]
             gradients = torch.autograd.grad(pre, [*leaves, *upstream], allow_unused=True)
-        bias = sum(float((g * b).sum()) for g, b in zip(gradients, [*leaves, *upstream], strict=True) if g is not None)
+        bias = sum(float((g * b.detach()).sum()) for g, b in zip(gradients, [*leaves, *upstream], strict=True) if g is not None)
         bias += float(dictionary.b_enc[3])
         assert float(pre) + float(dictionary.b_enc[3]) == pytest.approx(float(found.preactivation[rows]), rel=1e-4, abs=1e-5)
         scale = float(found.values[rows].abs().sum()) + abs(bias)

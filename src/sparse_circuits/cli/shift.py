@@ -30,7 +30,7 @@ def shift(
 
     A probe learns to tell singular from plural subjects on texts in which plurals come with women. The table has its
     accuracy on texts in which they do not: before, after ablating features that are about gender, and for comparison.
-    Takes about a minute on two CPU cores.
+    Takes one to two minutes on two CPU cores.
     """
     if out is not None:
         check(out)

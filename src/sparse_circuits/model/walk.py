@@ -26,6 +26,10 @@ class Streams:
     stream: list[Tensor] = field(default_factory=list)
     attention: list[Tensor] = field(default_factory=list)
 
+    def some(self, rows: slice) -> Streams:
+        """Of some examples."""
+        return Streams(*([x[rows] for x in part] for part in (self.stream, self.attention)))
+
     def repeat(self, n: int) -> Streams:
         """The same ``n`` times over along the batch."""
         if n == 1:
