@@ -40,6 +40,11 @@ class Batch:
         """``real``, or None where nothing is padded."""
         return None if bool((self.lengths == self.tokens.shape[1]).all()) else self.real
 
+    def some(self, rows: slice) -> Batch:
+        """Some of the examples."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v[rows] for k, v in values.items() if v is not None})
+
     def repeat(self, n: int) -> Batch:
         """The batch ``n`` times over, one after the other."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -148,9 +148,12 @@ class Edges:
         for part in self._together(place, targets, parents):
             into = _Sums(self, place, part, parents)
             for rows, gradients in self.backward(place, part):
+                # where positions do not see each other, most tokens hold no target
+                tokens = (rows >= 0).any(1).nonzero()[:, 0]
                 for parent, gradient in zip(parents, gradients, strict=True):
                     if gradient is not None:
-                        into.add(rows, parent, self.upstream_of(parent, gradient))
+                        at = tokens.to(gradient.device)
+                        into.add(rows[tokens], parent, self.upstream_of(parent, gradient[at], at), at)
             into.collect(out)
 
     def backward(self, place: int, targets: Targets) -> Iterator[tuple[Tensor, list[Tensor | None]]]:
@@ -217,9 +220,15 @@ class Edges:
         offset = self.graph.offsets[place] if offset is None else offset
         return torch.where(groups >= 0, (offset + nodes) * self.graph.n_positions + groups, -1)
 
-    def upstream_of(self, parent: int, gradient: Tensor) -> Tensor:
-        """Edges from all listed nodes of a place: ``[tokens, rows, d]`` to ``[tokens, rows, listed + blocks]``."""
+    def upstream_of(self, parent: int, gradient: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Edges from all listed nodes of a place: ``[tokens, rows, d]`` to ``[tokens, rows, listed + blocks]``.
+
+        Args:
+            tokens: which these are, where they are not all.
+        """
         spot, amounts = self.graph.places[parent], self.amounts[parent]
+        if tokens is not None and len(tokens) < len(amounts.rest):
+            amounts = amounts.at(tokens)
         gradient = gradient.to(amounts.rest)
         apart = self.situation.blocks(parent, gradient)
         rest = (apart * self.situation.blocks(parent, amounts.rest)[:, None]).sum(-1)
@@ -271,9 +280,9 @@ class _Sums:
             # one row more, for rows that hold no node at a token
             self._table[parent] = torch.zeros((len(self._down) + 1) * len(up), device=up.device)
 
-    def add(self, holds: Tensor, parent: int, values: Tensor) -> None:
-        """Add edges ``[tokens, rows, nodes]``; ``holds`` says which target each row holds at each token."""
-        column, width = self._column[parent], len(self._up[parent])
+    def add(self, holds: Tensor, parent: int, values: Tensor, tokens: Tensor) -> None:
+        """Add edges ``[tokens, rows, nodes]``; ``holds`` says which target each row holds at each of these tokens."""
+        column, width = self._column[parent][tokens], len(self._up[parent])
         row = torch.where(holds >= 0, self._row[holds], len(self._down)).to(column.device)
         at = row[:, :, None] * width + column[:, None, :]
         self._table[parent].index_add_(0, at.flatten(), values.flatten().float())

@@ -13,8 +13,9 @@ from sparse_circuits.task.measure import measure
 
 Points = tuple[tuple[float, float], ...]
 
-# tokens that run together while one place is interpolated: points of the path share a pass on small batches
-_TOKENS_AT_ONCE = 1024
+# tokens * layers * width that gradients are taken of together: where a batch is more, its examples take turns, and where it
+# is less, points of a path share a pass
+_ELEMENTS_AT_ONCE, _ELEMENTS_AT_ONCE_GPU = 1 << 20, 1 << 25
 
 
 def along_inputs(situation: Situation, points: Points) -> list[Tensor]:
@@ -24,18 +25,22 @@ def along_inputs(situation: Situation, points: Points) -> list[Tensor]:
     """
     corrupted = _corrupted_embedding(situation, points)
     totals = [torch.zeros_like(held.written, dtype=torch.float32) for held in situation.run.held]
-    for t, weight in points:
-        found: dict[Site, Tensor] = {}
+    n_rows = min(len(situation.batch), _examples_at_once(situation))
+    for first in range(0, len(situation.batch), n_rows):
+        rows = slice(first, first + n_rows)
+        part = situation.batch.some(rows)
+        for t, weight in points:
+            found: dict[Site, Tensor] = {}
 
-        def visit(site: Site, read: Tensor, written: Tensor, found: dict[Site, Tensor] = found) -> Tensor:
-            found[site] = written
-            return written
+            def visit(site: Site, read: Tensor, written: Tensor, found: dict[Site, Tensor] = found) -> Tensor:
+                found[site] = written
+                return written
 
-        with torch.enable_grad():
-            embedding = torch.lerp(corrupted, situation.embedding, t).requires_grad_()
-            final = Walk(situation.anatomy, _sites(situation), situation.batch.padding).run(embedding, visit)
-            value = measure(situation.anatomy, situation.metric, final, situation.batch).sum()
-        _add(totals, value, [found[place.site] for place in situation.graph.places], weight)
+            with torch.enable_grad():
+                embedding = torch.lerp(corrupted[rows], situation.embedding[rows], t).requires_grad_()
+                final = Walk(situation.anatomy, _sites(situation), part.padding).run(embedding, visit)
+                value = measure(situation.anatomy, situation.metric, final, part).sum()
+            _add([total[rows] for total in totals], value, [found[p.site] for p in situation.graph.places], weight)
     return totals
 
 
@@ -54,21 +59,26 @@ def along_activations(situation: Situation, place: int, points: Points, *, direc
     ablated = ablated_at(situation, place)
     skip = None if dictionary is None else dictionary.skip(held.read)
     total = torch.zeros_like(held.written, dtype=torch.float32)
-    at_once = max(1, _TOKENS_AT_ONCE // batch.tokens.numel())
-    for start in range(0, len(points), at_once):
-        part = points[start : start + at_once]
-        n = len(part)
-        values = torch.stack([torch.lerp(ablated, held.written, t) for t, _ in part]).detach().requires_grad_()
-        many, kept = batch.repeat(n), situation.run.streams.repeat(n)
-        walk = Walk(anatomy, _sites(situation) if direct else (), many.padding)
-        with torch.enable_grad():
-            entering = values.flatten(0, 1) if skip is None else values.flatten(0, 1) + skip.repeat(n, 1, 1)
-            final = walk.resume(site, entering, kept, _held(situation, n))
-            value = measure(anatomy, situation.metric, final, many).sum()
-        (found,) = torch.autograd.grad(value, values, allow_unused=True) if value.requires_grad else (None,)
-        if found is not None:
-            weights = torch.tensor([weight for _, weight in part], device=found.device)
-            total += torch.einsum("n,nbpd->bpd", weights, found.float())
+    at_once = _examples_at_once(situation)
+    n_rows, n_points = min(len(batch), at_once), max(1, at_once // len(batch))
+    for first in range(0, len(batch), n_rows):
+        rows = slice(first, first + n_rows)
+        for start in range(0, len(points), n_points):
+            part = points[start : start + n_points]
+            n = len(part)
+            values = torch.stack([torch.lerp(ablated[rows], held.written[rows], t) for t, _ in part])
+            values = values.detach().requires_grad_()
+            many, kept = batch.some(rows).repeat(n), situation.run.streams.some(rows).repeat(n)
+            walk = Walk(anatomy, _sites(situation) if direct else (), many.padding)
+            with torch.enable_grad():
+                entering = values.flatten(0, 1)
+                entering = entering if skip is None else entering + skip[rows].repeat(n, 1, 1)
+                final = walk.resume(site, entering, kept, _held(situation, rows, n))
+                value = measure(anatomy, situation.metric, final, many).sum()
+            (found,) = torch.autograd.grad(value, values, allow_unused=True) if value.requires_grad else (None,)
+            if found is not None:
+                weights = torch.tensor([weight for _, weight in part], device=found.device)
+                total[rows] += torch.einsum("n,nbpd->bpd", weights, found.float())
     return total
 
 
@@ -142,17 +152,22 @@ def ablated_value(situation: Situation, place: int) -> Tensor:
     return measure(situation.anatomy, situation.metric, final, situation.batch)
 
 
-def _held(situation: Situation, n: int) -> Visit:
-    """Puts back what the places wrote in the clean run; skip connections stay as computed."""
+def _held(situation: Situation, rows: slice, n: int) -> Visit:
+    """Puts back what the places wrote in the clean run, of some examples; skip connections stay as computed."""
     clean = {place.site: (place, held) for place, held in zip(situation.graph.places, situation.run.held, strict=True)}
 
     def visit(site: Site, read: Tensor, written: Tensor) -> Tensor:
         place, held = clean[site]
-        value = held.written.repeat(n, 1, 1)
+        value = held.written[rows].repeat(n, 1, 1)
         skip = None if place.dictionary is None else place.dictionary.skip(read)
         return value if skip is None else value + skip
 
     return visit
+
+
+def _examples_at_once(situation: Situation) -> int:
+    elements = _ELEMENTS_AT_ONCE if situation.embedding.device.type == "cpu" else _ELEMENTS_AT_ONCE_GPU
+    return max(1, elements // (situation.n_pos * len(situation.anatomy.blocks) * situation.anatomy.d_model))
 
 
 def _corrupted_embedding(situation: Situation, points: Points) -> Tensor:

@@ -20,7 +20,7 @@ from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.task import Prompts, Task
 
 # features times tokens that are held dense at a time
-_DENSE_ELEMENTS = 1 << 22
+_DENSE_ELEMENTS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,11 @@ class Change:
         for part in torch.arange(len(vectors), device=vectors.device).split(size):
             out.append(vectors[part] @ W_dec[self.features[part]].transpose(1, 2))
         return torch.cat(out)
+
+    def at(self, tokens: Tensor) -> Change:
+        """The same of some tokens."""
+        features = None if self.features is None else self.features[tokens]
+        return Change(features, self.clean[tokens], self.change[tokens], self.rest[tokens])
 
     def listed(self, n_features: int) -> Tensor:
         """Feature numbers ``[tokens, listed]``."""
