@@ -186,23 +186,23 @@ def draw(points: dict[str, list], errors: torch.Tensor, rows: dict[str, Any], pa
     """Estimates against exact effects, features and error terms apart; a colour for each task."""
     import matplotlib as mpl
 
-    mpl.use("svg")
+    mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    mpl.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "features", "font.size": 8})
+    mpl.rcParams.update({"font.size": 8})
     figure, axes = plt.subplots(len(points), 2, figsize=(7.2, 3.3 * len(points)), layout="constrained")
     for line, (name, pairs) in zip(axes, points.items(), strict=True):
         for axis, kind, which in zip(line, ("features", "errors"), (~errors, errors), strict=True):
             for task_name, (truth, found) in zip(rows, pairs, strict=True):
                 shown = which & ((truth.abs() > 1e-4) | (found.abs() > 1e-4))
-                axis.plot(truth[shown], found[shown], ".", markersize=2.5, alpha=0.6, label=task_name, rasterized=True)
+                axis.plot(truth[shown], found[shown], ".", markersize=2.5, alpha=0.6, label=task_name)
             low, high = min(axis.get_xlim()[0], axis.get_ylim()[0]), max(axis.get_xlim()[1], axis.get_ylim()[1])
             axis.plot([low, high], [low, high], color="0.6", linewidth=0.6, zorder=0)
             mean = sum(row[f"{name}, {kind}"]["pearson"] for row in rows.values()) / len(rows)
             axis.set(xlabel="exact effect", ylabel="estimate")
             axis.set_title(f"{name}: {kind}\nPearson {mean:.3f}, mean of tasks", fontsize=8)
     axes[0, 0].legend(markerscale=3, fontsize=6, frameon=False)
-    figure.savefig(path, dpi=200, metadata={"Date": None})
+    figure.savefig(path, dpi=130)
 
 
 def dense(scores: Any) -> torch.Tensor:
@@ -249,7 +249,6 @@ def peak(what: str, *arguments: str) -> float:
 def peak_job(what: str, arguments: list[str]) -> None:
     if what == "edges":
         case, above = Case(arguments[0]), float(arguments[1])
-        case.fast(case.threshold(10))  # what only the first call needs
 
         def job() -> object:
             return case.fast(above)

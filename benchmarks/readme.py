@@ -74,14 +74,31 @@ def cost(by_device: list[dict[str, Any]]) -> str:
     lines = [f"| | {' | '.join(d['device'] for d in by_device)} |", "|---|" + "---:|" * len(by_device)]
     for name in by_device[0]["figures"]:
         values = (d["figures"].get(name) for d in by_device)
-        cells = ("" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.2f}" for v in values)
+        cells = (
+            "" if v is None else f"{v:,.0f}" if v >= 100 else f"{v:.2f}" if abs(v) >= 0.01 else f"{v:.1e}"
+            for v in values
+        )
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def feature_edges(curve: list[dict[str, float]]) -> str:
+    """A row per number of downstream nodes."""
+    lines = [
+        "| downstream nodes | seconds | times faster than the plain loop | largest difference, share of the largest edge |",
+        "|---:|---:|---:|---:|",
+    ]
+    for row in curve:
+        faster = f"{row['times faster']:.1f}" if "times faster" in row else ""
+        difference = f"{row['largest difference']:.1e}" if "largest difference" in row else ""
+        lines.append(f"| {row['nodes']:,} | {row['seconds']:.2f} | {faster} | {difference} |")
     return "\n".join(lines)
 
 
 def tables() -> dict[Path, dict[str, str]]:
     """Every table by the file and the marker that it stands between."""
     figures, rules = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("quality", "quadrature"))
+    features = json.loads((RESULTS / "features.json").read_text())
     by_device = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("cost*.json"))]
     costs = by_device[0]["figures"]
     per_task = {key: by_task(figures, key) for key in ("pearson", "spearman", "area", "distance")}
@@ -92,7 +109,13 @@ def tables() -> dict[Path, dict[str, str]]:
             "quality": quality(figures),
             "cost": cost([{"device": by_device[0]["device"], "figures": short}]),
         },
-        ROOT / "docs" / "benchmarks.md": {**per_task, "quadrature": quadrature(rules), "cost": cost(by_device)},
+        ROOT / "docs" / "benchmarks.md": {
+            **per_task,
+            "quadrature": quadrature(rules),
+            "cost": cost(by_device),
+            "feature-edges": feature_edges(features["edges"]["curve"]),
+            "features": cost([features]),
+        },
     }
 
 

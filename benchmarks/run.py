@@ -16,6 +16,7 @@ JOBS = {
     "quality": ["--examples", "32"],
     "quadrature": ["--examples", "100", "--steps", "2", "3", "4", "5", "7", "10"],
     "cost": ["--large"],
+    "features": ["--picture", str(HERE.parent / "docs" / "feature_attribution.png")],
 }
 
 

@@ -366,10 +366,6 @@ def test_toy_leaves_out_the_transcoders_unless_asked(zoo, tmp_path: Path, monkey
 
 
 def test_the_bundled_dictionaries_fit_the_bundled_model() -> None:
-    from sparse_circuits.zoo import toy_path
-
-    if not (toy_path() / "dictionaries").is_dir():
-        pytest.skip("the bundled dictionaries are not there yet")
     model = sc.load_model("toy")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

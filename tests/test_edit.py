@@ -242,7 +242,8 @@ def test_gradients_flow_through_an_edit(both: tuple[Any, Any]) -> None:
 def test_generation_is_edited_too(both: tuple[Any, Any]) -> None:
     model, edited = both
     hook = site_hook("resid")
-    away = (hook, lambda value, hook, sae=make(hook): subtracted(sae, value, value, FEATURES))
+    sae = make(hook)
+    away = (hook, lambda value, hook: subtracted(sae, value, value, FEATURES))
     for cached in (True, False):
         options = {"max_new_tokens": 6, "do_sample": False, "verbose": False, "stop_at_eos": False}
         options |= {"use_past_kv_cache": cached}

@@ -149,10 +149,6 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 # --- what a splice computes -------------------------------------------------------------------------------------------
 
 
-needs_bundled = pytest.mark.skipif(not BUNDLED.is_dir(), reason="the bundled dictionaries are not there yet")
-
-
-@needs_bundled
 @pytest.mark.parametrize(
     "name", [f"{kind}_{layer}" for layer in range(4) for kind in ("attn", "mlp", "resid", "transcoder")]
 )
@@ -172,7 +168,6 @@ def test_every_bundled_sae_with_its_error_term_changes_nothing(model: Any, token
     assert difference(cache[f"{at}hook_sae_output"], sae(x)) < 1e-5
 
 
-@needs_bundled
 def test_all_bundled_saes_together(model: Any, tokens: torch.Tensor) -> None:
     assert len(list(BUNDLED.glob("*/cfg.json"))) == 16
     saes = [SAE.load_from_disk(path) for path in BUNDLED.iterdir() if path.is_dir() and "mlp" not in path.name]

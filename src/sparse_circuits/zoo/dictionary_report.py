@@ -133,7 +133,7 @@ def section(report: Report, folder: Path) -> str:
     )
 
 
-def section(card: str) -> str | None:
+def section_of(card: str) -> str | None:
     """The card's section on dictionaries, or None."""
     start = card.find(_TITLE)
     return None if start < 0 else card[start:]

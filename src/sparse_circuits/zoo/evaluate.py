@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sparse_circuits.task.bundled import agreement, greater_than, ioi, words
 from sparse_circuits.zoo import language, toy_path
-from sparse_circuits.zoo.dictionary_report import insert, section
+from sparse_circuits.zoo.dictionary_report import insert, section_of
 from sparse_circuits.zoo.measure import PUBLISHED, Measurement, Toy, on_bundled_tasks, on_published_files
 from sparse_circuits.zoo.train import replacing
 
@@ -162,7 +162,7 @@ def main() -> int:
         if arguments.data:
             rows += on_published_files(toy, arguments.data)
     readme = arguments.model / "README.md"
-    earlier = section(readme.read_text()) if readme.is_file() else None  # of the dictionaries, which are measured apart
+    earlier = section_of(readme.read_text()) if readme.is_file() else None  # of the dictionaries, which are measured apart
     with replacing(readme) as temporary:
         text = card(toy, arguments.model, rows, published=bool(arguments.data))
         temporary.write_text(text if earlier is None else insert(text, earlier))
