@@ -139,5 +139,5 @@ def _title(opened: Opened) -> str | None:
         return None
     random = results["random"]["median"]
     others = "random features" if opened.of_features else "random circuits"
-    quality = f"faithfulness {output.with_interval(value, interval)}, {others} {random:.2f}"
+    quality = f"faithfulness {output.with_interval(value, interval)}, {others} {random:z.2f}"
     return f"{opened.task}, {opened.model}: {quality}"
