@@ -162,7 +162,8 @@ def main() -> int:
         if arguments.data:
             rows += on_published_files(toy, arguments.data)
     readme = arguments.model / "README.md"
-    earlier = section_of(readme.read_text()) if readme.is_file() else None  # of the dictionaries, which are measured apart
+    # the section on dictionaries, which are measured apart, stays
+    earlier = section_of(readme.read_text()) if readme.is_file() else None
     with replacing(readme) as temporary:
         text = card(toy, arguments.model, rows, published=bool(arguments.data))
         temporary.write_text(text if earlier is None else insert(text, earlier))
