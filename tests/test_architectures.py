@@ -61,7 +61,9 @@ def test_save_load_splice_attribute(zoo, tmp_path: Path, family: str, normalize:
     zero = {"ablation": sc.Ablation.ZERO}
     scores = sc.attribute(model, graph, task, sc.EAP(), nodes_above=0.0, **zero)
     ours = torch.tensor([scores.to_dict().get(f"{place}.f{i}", 0.0) for i in range(loaded[place].n_features)])
-    torch.testing.assert_close(ours, first_order.detach(), atol=1e-4 * float(first_order.detach().abs().max()), rtol=1e-3)
+    torch.testing.assert_close(
+        ours, first_order.detach(), atol=1e-4 * float(first_order.detach().abs().max()), rtol=1e-3
+    )
     each = sc.attribute(model, graph, task, sc.Exact(), **zero).to_dict()
     assert each[f"{place}.f{strongest}"] == pytest.approx(exact, rel=1e-3, abs=1e-5)
     path = scores.top(5).save(tmp_path / "circuit.safetensors")
