@@ -31,7 +31,7 @@ from sparse_circuits.graph import LEVELS
 from sparse_circuits.model.rules import RULES
 from sparse_circuits.zoo.tokenizer import build
 
-COMMANDS = ("find", "evaluate", "view", "methods", "models", "tasks", "demo", "shift")
+COMMANDS = ("find", "evaluate", "view", "methods", "models", "tasks", "demo", "shift", "features")
 RUN_FILES = {"circuit.safetensors", "scores.safetensors", "circuit.svg", "circuit.png", "run.json"}
 
 

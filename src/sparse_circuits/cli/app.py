@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sparse_circuits import __version__
-from sparse_circuits.cli import demo, evaluate, find, methods, models, shift, tasks, view
+from sparse_circuits.cli import contexts, demo, evaluate, find, methods, models, shift, tasks, view
 from sparse_circuits.errors import SparseCircuitsError
 
 __all__ = ["app"]
@@ -88,6 +88,7 @@ for command, examples in (
     (tasks.tasks, tasks.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (shift.shift, shift.EXAMPLES),
+    (contexts.features, contexts.EXAMPLES),
 ):
     app.command(
         cls=Command, epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)])

@@ -1,0 +1,86 @@
+"""Everything that is known of some features, put together: from texts, from weights, from people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sparse_circuits.dictionary.dictionary import Dictionary
+from sparse_circuits.features.feature import Feature
+from sparse_circuits.features.labels import Labels, neuronpedia_url
+from sparse_circuits.features.logits import promoted
+from sparse_circuits.features.neighbours import of_many
+from sparse_circuits.features.nodes import dictionaries_of, names_in
+from sparse_circuits.features.store import FeatureStore
+
+
+def feature_pages(
+    model: Any,
+    nodes: Any,
+    store: FeatureStore | None = None,
+    *,
+    dictionaries: Any = None,
+    labels: Mapping[str, str] | None = None,
+    k: int = 10,
+) -> dict[str, Feature]:
+    """One :class:`Feature` for every feature, neuron and head among some nodes, by name without position.
+
+    >>> pages = sc.feature_pages(model, circuit, store, labels=sc.Labels.load("labels.json"))
+    >>> pages["resid_3.f217"]                       # in a notebook: its contexts, shaded
+    >>> json.dumps({name: page.to_dict() for name, page in pages.items()})
+
+    Cost: no pass; a product with the unembedding, and one with each decoder.
+
+    Args:
+        nodes, dictionaries: as in :func:`collect_contexts`.
+        store: contexts that were collected; features that it does not have, or all without it, come without contexts.
+        labels: notes by name.
+        k: how many promoted, suppressed and similar ones.
+
+    Raises:
+        InputError: for names without a dictionary.
+    """
+    names, _ = names_in(nodes)
+    known = dictionaries_of(nodes, dictionaries)
+    labels = labels if isinstance(labels, Labels) else Labels(labels or {})
+    directed = [name for name in names if "." in name and not _is_head(name)]
+    up_and_down = promoted(model, directed, k, dictionaries=known) if directed else {}
+    alike = _similar(names, known, k)
+    pages = {}
+    for name in names:
+        page = store[name] if store is not None and name in store else Feature(name)
+        up, down = up_and_down.get(name, ((), ()))
+        site, _, part = name.partition(".f")
+        dictionary = known.get(site) if part else None
+        pages[name] = replace(
+            page,
+            promoted=up,
+            suppressed=down,
+            similar=alike.get(name, ()),
+            label=labels.get(name),
+            link=neuronpedia_url(dictionary, int(part)) if dictionary is not None else None,
+            source=page.source
+            or (dictionary.id if dictionary is not None else "heads" if _is_head(name) else "neurons"),
+        )
+    return pages
+
+
+def _similar(
+    names: list[str], dictionaries: Mapping[str, Dictionary], k: int
+) -> dict[str, tuple[tuple[str, float], ...]]:
+    """By name; neurons of a site are orthogonal, so that they have none."""
+    by_site: dict[str, list[int]] = {}
+    for name in names:
+        site, _, part = name.partition(".f")
+        if part and dictionaries[site].id != "neurons":
+            by_site.setdefault(site, []).append(int(part))
+    found = {}
+    for site, numbers in by_site.items():
+        for number, others in zip(numbers, of_many(dictionaries[site], numbers, k), strict=True):
+            found[f"{site}.f{number}"] = tuple((other.name, other.decoder) for other in others)
+    return found
+
+
+def _is_head(name: str) -> bool:
+    return ".h" in name and ".n" not in name
