@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -537,6 +538,23 @@ def test_view_of_a_run_says_how_good_it_is(found: Result, tmp_path: Path) -> Non
     assert "faithfulness" in (tmp_path / "pictures" / "circuit.svg").read_text()
     ok("view", "first", "--out", tmp_path / "one.dot")
     assert names_in(tmp_path) == {"pictures", "one.dot"}
+
+
+def test_view_as_a_page(found: Result, tmp_path: Path) -> None:
+    """With what the command ``features`` would have written beside it, where there is such a file."""
+    folder = Path(shutil.copytree("first", tmp_path / "run"))
+    assert "page" in ok("view", folder, "--explore", tmp_path / "plain.html").output
+    name = sc.Circuit.load(folder / "circuit.safetensors").nodes[0]
+    (folder / "features.json").write_text(json.dumps({"features": {name: {"label": "so it is called"}}}))
+    ok("view", folder, "--explore", tmp_path / "told.html", "--title", "As a page")
+    plain, told = ((tmp_path / f"{which}.html").read_text() for which in ("plain", "told"))
+    assert "so it is called" in told
+    assert "so it is called" not in plain
+    assert "<title>As a page</title>" in told
+    refused = run("view", folder, "--explore", tmp_path / "x.html", "--max-edges", 3)
+    assert refused.exit_code == 2
+    assert "--explore writes a page of the whole circuit" in refused.output
+    assert not (tmp_path / "x.html").exists()
 
 
 # --- lists, demo ---

@@ -26,7 +26,7 @@ def test_the_python_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert names["circuit"].size == 100
         assert "blocks.2.hook_mlp_out.hook_sae_acts_post" in names["cache"]
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"curve.svg", "circuit.svg", "circuit.safetensors", "circuit.json"}
+    assert written == {"curve.svg", "circuit.svg", "circuit.safetensors", "circuit.json", "circuit.html"}
 
 
 def test_tables_are_the_measured_ones() -> None:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sparse_circuits.graph import FeatureGraph, Graph
     from sparse_circuits.model.load import load_model
     from sparse_circuits.task import Batch, CrossEntropy, LogitDiff, LogProb, NegativeKL, ProbDiff, Task, load_task
+    from sparse_circuits.view.explorer import Page, explore
 
 __version__ = "0.1.0"
 
@@ -109,6 +110,7 @@ _HOMES = {
     "graph": ("FeatureGraph", "Graph"),
     "model.load": ("load_model",),
     "task": ("Batch", "CrossEntropy", "LogProb", "LogitDiff", "NegativeKL", "ProbDiff", "Task", "load_task"),
+    "view.explorer": ("Page", "explore"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -146,6 +148,7 @@ __all__ = [
     "LogitDiff",
     "Method",
     "NegativeKL",
+    "Page",
     "ProbDiff",
     "RelP",
     "Scores",
@@ -161,6 +164,7 @@ __all__ = [
     "contributions",
     "evaluate",
     "evaluate_many",
+    "explore",
     "faithfulness_curve",
     "feature_pages",
     "head_report",

@@ -177,6 +177,12 @@ class Circuit:
 
         return draw_circuit(self, path, **options)
 
+    def explore(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
+        from sparse_circuits.view.explorer import explore
+
+        return explore(self, path, **options)
+
     def to_dot(self) -> str:
         """Graphviz text; see :func:`sparse_circuits.view.dot.to_dot`."""
         from sparse_circuits.view.dot import to_dot

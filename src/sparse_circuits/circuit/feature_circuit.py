@@ -206,6 +206,12 @@ class FeatureCircuit:
 
         return draw_feature_circuit(self, path, **options)
 
+    def explore(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
+        from sparse_circuits.view.explorer import explore
+
+        return explore(self, path, **options)
+
     def to_dot(self) -> str:
         """Graphviz text; see :func:`sparse_circuits.view.feature_dot.to_feature_dot`."""
         from sparse_circuits.view.feature_dot import to_feature_dot

@@ -151,6 +151,12 @@ class FeatureScores:
         chosen = torch.isin(self.node_ids, kept).nonzero()[:, 0]
         return self._circuit(chosen, between, True, rule="cumulative", nodes=nodes, edges=edges)
 
+    def explore(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
+        from sparse_circuits.view.explorer import explore
+
+        return explore(self, path, **options)
+
     def save(self, path: str | Path) -> Path:
         """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
         tensors = {"nodes": self.node_ids, "values": self.node_values, "clean": self.clean}

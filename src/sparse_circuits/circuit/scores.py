@@ -130,6 +130,12 @@ class Scores:
             self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed
         )
 
+    def explore(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
+        from sparse_circuits.view.explorer import explore
+
+        return explore(self, path, **options)
+
     def save(self, path: str | Path) -> Path:
         """Save as one safetensors file, metadata as JSON in its header. Written atomically."""
         return write(Path(path), "scores", *pack_scores(self))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "view runs/ioi --max-edges 50",
     "view runs/rc --max-nodes 40 --max-edges 100 --out pictures",
+    "view runs/ioi --explore ioi.html",
     "view ioi.safetensors --out pictures/ioi.pdf --title 'Who gets the ring'",
 )
 ENDINGS = (".svg", ".png", ".dot")
@@ -52,18 +54,39 @@ def view(
         int | None,
         option("--max-nodes", "Of a feature circuit, draw only the strongest nodes.", MAX_NODES, metavar="N", min=1),
     ] = None,
+    explore: Annotated[
+        Path | None,
+        option("--explore", "Write instead a page to explore it in (.html).", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Draw a circuit.
 
-    As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has everything.
+    As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has everything; or as one page to explore it
+    in (.html), with what 'features' found of its nodes.
     """
     opened = open_circuit(circuit)
+    if explore is not None:
+        if out is not None or max_edges is not None or max_size is not None or max_nodes is not None:
+            raise InputError("--explore writes a page of the whole circuit; leave --out and the --max options out.")
+        _explore(opened, explore, title)
+        return
     limits = _limits(opened.circuit, max_edges, max_size, max_nodes)
     files = _files(opened, out)
     with output.working("drawing"):
         for file in files:
             _draw(opened, file, title, limits)
     output.pairs(("picture" if file.suffix != ".dot" else "Graphviz", str(file)) for file in files)
+
+
+def _explore(opened: Opened, path: Path, title: str | None) -> None:
+    """The page, with what the command ``features`` wrote beside the circuit."""
+    from sparse_circuits.view.explorer import explore
+
+    pages = opened.path.parent / "features.json"
+    meanings = json.loads(pages.read_text())["features"] if pages.is_file() else None
+    with output.working("writing the page"):
+        explore(opened.circuit, path, title=title, meanings=meanings)
+    output.pairs([("page", str(path))])
 
 
 def _limits(

@@ -1,0 +1,240 @@
+"""What the page is told, as JSON: parts and their places, the sizes of the slider, the curve, and what nodes mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparse_circuits.circuit import Circuit
+from sparse_circuits.errors import InputError
+from sparse_circuits.view.caption import percent
+from sparse_circuits.view.explorer.layout import KINDS, Place
+from sparse_circuits.view.explorer.side import Part, Side, together
+from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
+
+if TYPE_CHECKING:
+    from sparse_circuits.evaluation import Curve, Evaluation
+
+FORMAT = 1
+# Indigo and ochre differ in lightness as well as along blue and yellow, which all common colour blindnesses keep.
+ONLY_A, ONLY_B = "#332288", "#A87400"
+_CROWDED = 400  # edges at first sight; where there are more, the weakest are faded out until asked for
+
+
+def page_data(
+    a: Side,
+    b: Side | None,
+    steps: Sequence[int],
+    start: int,
+    labels: tuple[str, str],
+    meanings: Mapping[str, Any],
+    curve: dict[str, Any] | None,
+    evaluation: dict[str, Any] | None,
+    state: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything but title and subtitle."""
+    whole = together(a, b)
+    place = Place.of(whole)
+    nodes, index = _nodes(place, a, b)
+    ports, port_index = _ports(place, whole, index)
+    edges = _edges(place, a, b, index, port_index)
+    known = {node["name"]: entry for node in nodes if (entry := _meaning(meanings, node["name"])) is not None}
+    return {
+        "version": FORMAT,
+        "id": _identity(a, b),
+        "kind": "components" if isinstance(whole, Circuit) else "features",
+        "level": whole.graph.level,
+        "thing": whole.graph.thing,
+        "total": whole.graph.size,
+        "scored": [side is not None and _scored(side) for side in (a, b)],
+        "signed": a.signed and (b is None or b.signed),
+        "labels": list(labels),
+        "two": b is not None,
+        "frame": place.frame(),
+        "kinds": list(KINDS),
+        "nodes": nodes,
+        "ports": ports,
+        "edges": edges,
+        "steps": list(steps),
+        "sizes": [list(side.sizes) for side in (a, b) if side is not None],
+        "start": start,
+        "faintest": _faintest(a, b, start),
+        "leftOut": [side.left_out for side in (a, b) if side is not None],
+        "curve": curve,
+        "evaluation": evaluation,
+        "meanings": known,
+        "state": state,
+        "colours": {"carries": CARRIES, "opposes": OPPOSES, "neutral": NEUTRAL, "onlyA": ONLY_A, "onlyB": ONLY_B},
+    }
+
+
+def _scored(side: Side) -> bool:
+    circuit = side.circuit
+    return (circuit.values if isinstance(circuit, Circuit) else circuit.node_values) is not None
+
+
+def _nodes(place: Place, a: Side, b: Side | None) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """In the model's order, upwards and then to the right."""
+    boxes = sorted(place.layout.nodes.items(), key=lambda item: (item[1].y, item[1].x))
+    nodes = []
+    for name, box in boxes:
+        role = place.roles[name]
+        end = Part(None, 0) if role in ("input", "logits") else None  # bars are always there
+        entry = {"name": name, "label": box.label, "role": role, **place.box(box)}
+        entry |= _pair([(side.nodes.get(name) or end) if side else None for side in (a, b)])
+        units = {unit: part for side in (a, b) if side for unit, part in side.units.get(name, [])}
+        if units:
+            entry["units"] = [[unit, _number(part.score), part.at] for unit, part in units.items()]
+        nodes.append(entry)
+    return nodes, {node["name"]: i for i, node in enumerate(nodes)}
+
+
+def _ports(place: Place, whole: Any, index: Mapping[str, int]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Destinations, with the nodes that read through them: several, where keys and values are shared."""
+    found = place.ports()
+    owners: dict[str, list[int]] = {name: [index[name]] if name in index else [] for name in found}
+    if isinstance(whole, Circuit) and whole.graph.level == "edges":
+        rows = {name: i for i, name in enumerate(whole.graph.rows)}
+        for name, node in index.items():
+            for column in whole.graph.owned(rows[name]) if name in rows else ():
+                if node not in owners.setdefault(whole.graph.columns[column], []):
+                    owners[whole.graph.columns[column]].append(node)
+    ports = [
+        {"name": name, "kind": kind, "label": label, "owners": owners[name], **place.box(box)}
+        for name, (kind, label, box) in found.items()
+    ]
+    return ports, {port["name"]: i for i, port in enumerate(ports)}
+
+
+def _edges(
+    place: Place, a: Side, b: Side | None, index: Mapping[str, int], ports: Mapping[str, int]
+) -> dict[str, list[Any]]:
+    """One list per property; the strongest first."""
+    names = list({**a.edges, **(b.edges if b else {})})
+    pairs = [[side.edges.get(name) if side else None for side in (a, b)] for name in names]
+    sizes = [max((abs(p.score or 0.0) for p in pair if p is not None), default=0.0) for pair in pairs]
+    order = sorted(range(len(names)), key=lambda i: -sizes[i] if sizes[i] == sizes[i] else 0.0)
+    columns: dict[str, list[Any]] = {key: [] for key in ("u", "p", "s", "at", "s2", "at2", "course")}
+    for i in order:
+        source, destination = names[i]
+        columns["u"].append(index[source])
+        columns["p"].append(ports[destination])
+        columns["course"].append(place.course(source, destination))
+        for key, value in _pair(pairs[i]).items():
+            columns[key].append(value)
+    return columns
+
+
+def _pair(parts: Sequence[Part | None]) -> dict[str, Any]:
+    """Score and first step on both sides; a step of -1 where the part is in no circuit of that side."""
+    a, b = parts
+    return {
+        "s": _number(a.score) if a else None,
+        "at": a.at if a else -1,
+        "s2": _number(b.score) if b else None,
+        "at2": b.at if b else -1,
+    }
+
+
+def _faintest(a: Side, b: Side | None, start: int) -> float:
+    """The share of the strongest edge's size below which edges are not drawn at first."""
+    found = 0.0
+    for side in (a, b):
+        there = [abs(part.score or 0.0) for part in (side.edges.values() if side else ()) if part.at <= start]
+        if len(there) > _CROWDED and (top := max(there)) > 0:
+            share = sorted(there, reverse=True)[_CROWDED] / top
+            found = max(found, math.ceil(share * 200) / 200)
+    return min(found, 0.5)
+
+
+def curve_data(curve: Curve | None, asked: bool) -> dict[str, Any] | None:
+    """The curve's points, by the size asked for or by the circuits' own."""
+    if curve is None:
+        return None
+    points = [
+        {"asked": n, "size": e.circuit.size, "x": n if asked else e.circuit.size, "value": _number(e.faithfulness),
+         "low": _number(e.faithfulness_interval[0]), "high": _number(e.faithfulness_interval[1])}
+        for n, e in zip(curve.requested, curve.evaluations, strict=True)
+    ]  # fmt: skip
+    return {"points": points, "ablation": curve.evaluations[0].ablation}
+
+
+def evaluation_data(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    low, high = evaluation.faithfulness_interval
+    return {
+        "value": _number(evaluation.faithfulness), "low": _number(low), "high": _number(high),
+        "completeness": _number(evaluation.completeness), "ablation": evaluation.ablation, "mean": _number(evaluation.mean),
+    }  # fmt: skip
+
+
+def subtitle(a: Side, b: Side | None, labels: tuple[str, str], thing: str, total: int) -> list[str]:
+    """What circuit, how large at most, and by which method."""
+    parts = []
+    for side, label in ((a, labels[0]), (b, labels[1])):
+        if side is None:
+            continue
+        size = f"up to {side.sizes[-1]:,} of {total:,} {thing}s ({percent(side.sizes[-1], total)})"
+        known = [str(side.provenance[key]) for key in ("method",) if side.provenance.get(key)]
+        parts.append(": ".join(filter(None, [label if b else "", ", ".join([size, *known])])))
+    return parts
+
+
+def _meaning(meanings: Mapping[str, Any], name: str) -> Any:
+    """What is known of a node; of a feature at a position also what is known of the feature."""
+    found = meanings.get(name)
+    return meanings.get(name.partition("@")[0]) if found is None else found
+
+
+def clean_meanings(meanings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As JSON can hold it.
+
+    Raises:
+        InputError: for anything that JSON cannot hold.
+    """
+    if meanings is None:
+        return {}
+    if not isinstance(meanings, Mapping):
+        raise InputError(
+            f"explore(meanings={type(meanings).__name__}): expected a mapping from names of nodes to what is known of them."
+        )
+    out = {}
+    for name, given in meanings.items():
+        meaning = given.to_dict() if hasattr(given, "to_dict") else given
+        if not isinstance(meaning, Mapping):
+            raise InputError(
+                f"explore(meanings=...): of {name!r} there is a {type(meaning).__name__}; expected a mapping, such as "
+                '{"density": 0.01, "promoted": [[" are", 2.1]]}.'
+            )
+        try:
+            out[str(name)] = json.loads(json.dumps(_finite(meaning), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"explore(meanings=...): what is known of {name!r} does not fit into JSON ({error}); use numbers, strings, "
+                "lists and mappings."
+            ) from error
+    return out
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _number(value: float | None) -> float | None:
+    """In four digits; None for what is no number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def _identity(a: Side, b: Side | None) -> str:
+    """The same for the same circuits, so that notes are found again on a page that was made anew."""
+    sides = [sorted([*side.nodes, *map("->".join, side.edges)]) for side in (a, b) if side is not None]
+    about = [[str(side.provenance.get(key)) for key in ("model", "task", "method")] for side in (a, b) if side]
+    return hashlib.sha256(json.dumps([sides, about]).encode()).hexdigest()[:16]

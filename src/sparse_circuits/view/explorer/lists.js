@@ -1,0 +1,175 @@
+// What the reader did: selecting, pinning, hiding, grouping; the lists of it; and search.
+
+/** Select something, or nothing; `look` also brings it into view and gives it the keyboard. */
+function pick(what, look = false) {
+  const area = document.activeElement;
+  if (area && area.tagName === 'TEXTAREA') area.blur(); // a note being written belongs to what was selected before
+  S.pick = what;
+  hideTip();
+  unfolded = false;
+  if (look) {
+    const thing = pickedThing(what);
+    if (thing && !inSight(thing, sideOf(S.mode))) bringIn(thing);
+    if (thing) moveTo(thing);
+    if (thing) focusOn(thing);
+  }
+  refresh();
+  $('panel').scrollTop = 0;
+}
+
+/** Make something visible that the filters or the slider leave out. */
+function bringIn(thing) {
+  S.hidden.delete(keyOf(thing));
+  if (S.onlyPins) S.onlyPins = false;
+  const at = [thing.at, D.two ? thing.at2 : -1].filter((i) => i >= 0);
+  if (thing.role !== 'group' && at.length && Math.min(...at) > S.step) S.step = Math.min(...at);
+  changed();
+}
+
+function togglePin(key) {
+  if (!S.pins.delete(key)) S.pins.add(key);
+  say(`${S.pins.has(key) ? 'Pinned' : 'Unpinned'} ${nameOf(key)}`);
+  done();
+}
+function hide(key) {
+  S.hidden.add(key);
+  S.chosen.delete(key);
+  if (S.pick && !S.pick.edge && pickedThing(S.pick) && keyOf(pickedThing(S.pick)) === key) S.pick = null;
+  say(`Hid ${nameOf(key)}`);
+  done();
+}
+function unhide(key) {
+  S.hidden.delete(key);
+  done();
+}
+function choose(thing) {
+  if (isEnd(thing) || thing.role === 'group') return say('Input, logits and groups cannot be put into a group.');
+  const key = keyOf(thing);
+  if (!S.chosen.delete(key)) S.chosen.add(key);
+  say(`${plural(S.chosen.size, 'node')} chosen; press g to group`);
+  refresh();
+}
+
+// --- groups ---
+
+/** Ask for a name, in the page itself: notebooks and frames may not open dialogs of the browser's. */
+function ask(title, value, then) {
+  const field = el('input', { type: 'text', value, maxlength: 80, 'aria-label': title, id: 'answer' });
+  const form = el('form', { method: 'dialog' }, el('h3', {}, title), field,
+    el('div', { class: 'actions' }, el('button', { value: 'yes' }, 'OK'), el('button', { value: 'no', type: 'button', onclick: () => dialog.close() }, 'Cancel')));
+  const dialog = el('dialog', { 'aria-label': title, class: 'ask' }, form);
+  form.addEventListener('submit', () => { const name = field.value.trim(); if (name) then(name); });
+  dialog.addEventListener('close', () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  field.select();
+}
+
+function askGroup() {
+  const at = pickedThing(S.pick);
+  if (!S.chosen.size && at && at.role !== 'group' && at.group) return openGroup(at.group, !at.group.open);
+  if (!S.chosen.size && at && at.role === 'group') return openGroup(at.group, true);
+  if (at && at.role !== 'group' && !isEnd(at) && S.chosen.size) S.chosen.add(keyOf(at));
+  if (S.chosen.size < 2) return say('Choose two nodes or more first: Shift and click, or Space.');
+  ask(`Name of the group of ${S.chosen.size}`, `group ${S.groups.length + 1}`, (name) => makeGroup(name, [...S.chosen]));
+}
+function makeGroup(name, members) {
+  for (const group of S.groups) group.members = group.members.filter((member) => !members.includes(member));
+  S.groups = S.groups.filter((group) => group.members.length);
+  const group = { id: Math.max(0, ...S.groups.map((one) => one.id)) + 1, name, members, open: false };
+  S.groups.push(group);
+  S.chosen.clear();
+  groupsChanged();
+  pick({ group: group.id });
+  say(`Grouped ${plural(members.length, 'node')} as ${name}`);
+  keep();
+}
+function openGroup(group, open) {
+  group.open = open;
+  const first = group.members[0];
+  groupsChanged();
+  pick(open ? { node: first } : { group: group.id });
+  done();
+}
+function renameGroup(group) {
+  ask('New name', group.name, (name) => { group.name = name; groupsChanged(); done(); });
+}
+function ungroup(group) {
+  S.groups = S.groups.filter((one) => one !== group);
+  S.pins.delete(`group ${group.id}`);
+  S.hidden.delete(`group ${group.id}`);
+  S.pick = null;
+  groupsChanged();
+  done();
+}
+function groupsChanged() {
+  regroup();
+  remakeGroups();
+}
+/** After anything that is kept. */
+function done() {
+  changed();
+  keep();
+  refresh();
+}
+const nameOf = (key) => {
+  const group = S.groups.find((one) => `group ${one.id}` === key);
+  return group ? group.name : key;
+};
+
+// --- lists ---
+
+function drawLists() {
+  const item = (key, text, action, undo, undoText) => el('li', {}, el('button', { class: 'plain', onclick: action }, clip(text, 44)),
+    undo ? el('button', { class: 'small', onclick: undo, 'aria-label': `${undoText} ${text}` }, undoText) : null);
+  const go = (key) => () => {
+    const group = S.groups.find((one) => `group ${one.id}` === key);
+    if (group) return pick(group.open ? { node: group.members[0] } : { group: group.id }, true);
+    if (byName.has(key)) return pick({ node: key }, true);
+    return pick(edgeByName.has(key) ? { edge: key } : null);
+  };
+  const part = (title, items, more = null) => (items.length ? el('details', { open: true }, el('summary', {}, `${title} (${items.length})`), more, el('ul', {}, items)) : null);
+  const only = el('label', { class: 'only' }, el('input', { type: 'checkbox', id: 'only', onchange: (e) => { S.onlyPins = e.target.checked; done(); } }), ' show only these (o)');
+  only.firstChild.checked = S.onlyPins;
+  const found = [
+    part('Pinned', [...S.pins].map((key) => item(key, nameOf(key), go(key), () => togglePin(key), 'Unpin')), only),
+    part('Groups', S.groups.map((g) => item(g.id, `${g.name}: ${plural(g.members.length, 'node')}`, go(`group ${g.id}`), () => openGroup(g, !g.open), g.open ? 'Close' : 'Open'))),
+    part('Hidden', [...S.hidden].map((key) => item(key, nameOf(key), go(key), () => unhide(key), 'Show'))),
+    part('Notes', Object.entries(S.notes).map(([key, text]) => item(key, `${nameOf(key)}: ${text.replaceAll('\n', ' ')}`, go(key), null, ''))),
+  ].filter(Boolean);
+  $('lists').replaceChildren(...found);
+}
+
+// --- search ---
+
+/** What a node can be found by: name, role, meaning, tokens, notes. */
+function haystack(thing) {
+  const meaning = D.meanings[thing.name] || {}, tokens = [...list(meaning.promoted), ...list(meaning.suppressed)].map((one) => (Array.isArray(one) ? one[0] : one));
+  const seenIn = list(meaning.contexts ?? meaning.top).flatMap((one) => list(one && one.tokens));
+  return [thing.name, ROLES[thing.role], meaning.label, ...tokens, seenIn.join(''), S.notes[keyOf(thing)]].filter(Boolean).join('\n').toLowerCase();
+}
+let found = [], marked = 0;
+function search(text) {
+  const words = text.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  const rank = (thing) => (thing.name.toLowerCase().startsWith(words[0]) ? 0 : thing.name.toLowerCase().includes(words[0]) ? 1 : 2);
+  found = !words.length ? [] : things().filter((thing) => words.every((word) => haystack(thing).includes(word)));
+  found.sort((a, b) => rank(a) - rank(b) || Math.abs(b.s ?? 0) - Math.abs(a.s ?? 0));
+  found = found.slice(0, 30);
+  marked = 0;
+  drawFound(words.length > 0);
+}
+function drawFound(open) {
+  const box = $('found');
+  box.hidden = !open;
+  $('search').setAttribute('aria-expanded', String(open));
+  $('search').setAttribute('aria-activedescendant', open && found.length ? `found-${marked}` : '');
+  const option = (thing, i) => el('li', { id: `found-${i}`, role: 'option', 'aria-selected': String(i === marked), onpointerdown: (event) => { event.preventDefault(); takeFound(i); } },
+    clip(describe(thing), 52), el('small', {}, inSight(thing, sideOf(S.mode)) ? '' : ' (out of sight)'));
+  box.replaceChildren(...(found.length ? found.map(option) : [el('li', { class: 'none' }, 'Nothing found')]));
+}
+function takeFound(i) {
+  if (!found[i]) return;
+  $('search').value = '';
+  drawFound(false);
+  pick(pickOf(found[i]), true);
+}

@@ -1,0 +1,214 @@
+// Putting it together: the legend, zooming, views of two circuits, and drawing after every change.
+
+const MODES = ['side', 'diff', 'a', 'b'];
+let due = 0, later = 0;
+/** Draw all that may have changed, once per frame; while the slider moves, the panel when it rests. */
+function refresh(moving = false) {
+  clearTimeout(later);
+  later = setTimeout(drawWords, moving ? 90 : 0);
+  if (due) return;
+  due = requestAnimationFrame(() => {
+    due = 0;
+    for (const pane of panes) {
+      if (pane.root.hidden) continue;
+      drawEdges(pane);
+      drawNodes(pane);
+    }
+    drawHere();
+  });
+}
+function drawWords() {
+  drawPanel();
+  drawLists();
+}
+function redrawEdges() {
+  for (const pane of panes) if (!pane.root.hidden) drawEdges(pane);
+}
+
+/** Another size of the window: all of the graph in it. */
+function resized() {
+  const pane = panes[0], { width, height } = pane;
+  if (pane.root.clientWidth !== width || pane.root.clientHeight !== height) layOut();
+}
+
+// --- zoom ---
+
+const zoom = d3.zoom().scaleExtent([0.08, 8]).filter((event) => (!event.ctrlKey || event.type === 'wheel') && !event.button && !event.shiftKey);
+let moving = 0;
+function onZoom(event) {
+  zoomed = event.transform;
+  for (const pane of panes) {
+    pane.world.setAttribute('transform', String(zoomed));
+    pane.ground.setAttribute('transform', String(zoomed));
+    pane.svg.__zoom = zoomed; // both panes show the same part
+  }
+  if (!moving) moving = requestAnimationFrame(() => { moving = 0; redrawEdges(); });
+}
+const zoomTo = (transform) => d3.select(panes[0].svg).call(zoom.transform, transform);
+function zoomBy(factor) {
+  const { width, height } = panes[0], x = width / 2, y = height / 2, k = Math.max(0.08, Math.min(8, zoomed.k * factor));
+  const [gx, gy] = zoomed.invert([x, y]);
+  zoomTo(d3.zoomIdentity.translate(x - k * gx, y - k * gy).scale(k));
+}
+/** Pan so that something is in view. */
+function moveTo(thing) {
+  const pane = panes[0], [x, y] = zoomed.apply([thing.x, thing.y]), margin = 22;
+  const dx = x < margin ? margin - x : x > pane.width - margin ? pane.width - margin - x : 0;
+  const dy = y < margin ? margin - y : y > pane.height - margin ? pane.height - margin - y : 0;
+  if (dx || dy) zoomTo(d3.zoomIdentity.translate(zoomed.x + dx, zoomed.y + dy).scale(zoomed.k));
+}
+
+/** Sizes of everything, and the whole graph in view. */
+function layOut() {
+  setModeClasses();
+  drawCurve(); // its height decides what is left for the graph
+  for (const pane of panes) {
+    if (pane.root.hidden) continue;
+    pane.width = pane.root.clientWidth;
+    pane.height = pane.root.clientHeight;
+  }
+  const { width, height } = panes[0], { frame } = D, above = frame.columns.length ? 26 : 6;
+  const k = Math.max(0.08, Math.min(1.6, (width - 16) / frame.width, (height - above - 14) / frame.height));
+  const x = (width - k * frame.width) / 2, y = above * k + (height - k * (frame.height + above)) / 2;
+  zoomTo(d3.zoomIdentity.translate(x, y).scale(k));
+  refresh();
+}
+/** At first of a tall graph the part below the logits, large enough to be read. */
+function firstLook() {
+  layOut();
+  const k = 0.42;
+  if (zoomed.k < k) zoomTo(d3.zoomIdentity.translate((panes[0].width - k * D.frame.width) / 2, 26 * k + 8).scale(k));
+}
+
+// --- two circuits ---
+
+function setMode(mode) {
+  S.mode = mode;
+  changed();
+  layOut();
+  drawLegend();
+  keep();
+}
+function setModeClasses() {
+  const [a, b] = panes, both = S.mode === 'side';
+  a.side = both ? 'a' : S.mode;
+  if (b) {
+    b.side = 'b';
+    b.root.hidden = !both;
+  }
+  for (const pane of panes) {
+    pane.name.textContent = D.two ? { a: D.labels[0], b: D.labels[1], diff: 'Difference' }[pane.side] : '';
+    pane.name.hidden = !D.two;
+    pane.svg.setAttribute('aria-label', `Circuit graph${D.two ? `, ${pane.name.textContent}` : ''}`);
+  }
+  const names = { side: 'Side by side', diff: 'Difference', a: clip(D.labels[0], 18), b: clip(D.labels[1], 18) };
+  $('modes').replaceChildren(...(D.two ? MODES.map((mode) =>
+    el('button', { 'data-mode': mode, 'aria-pressed': String(S.mode === mode), onclick: () => setMode(mode), title: mode === 'a' || mode === 'b' ? D.labels[mode === 'a' ? 0 : 1] : null }, names[mode])) : []));
+}
+
+// --- legend ---
+
+function legendLines() {
+  if (S.mode === 'diff') {
+    return [
+      { colour: D.colours.onlyA, dash: false, text: `only or stronger in ${clip(D.labels[0], 30)}` },
+      { colour: D.colours.onlyB, dash: true, text: `only or stronger in ${clip(D.labels[1], 30)}` },
+      { colour: BOTH, dash: false, text: 'alike in both' },
+    ];
+  }
+  if (!D.scored[0]) return [{ colour: D.colours.neutral, dash: false, text: 'no scores' }];
+  if (!D.signed) return [{ colour: D.colours.neutral, dash: false, text: 'score (no sign); wider: stronger' }];
+  return [
+    { colour: D.colours.carries, dash: false, text: '\u2212 carries the behaviour' },
+    { colour: D.colours.opposes, dash: true, text: '+ works against it' },
+  ];
+}
+
+function drawLegend() {
+  const marks = legendLines().map(({ colour, dash, text }) => el('span', { class: 'entry' },
+    sv('svg', { width: 34, height: 10, 'aria-hidden': 'true' }, sv('path', { d: 'M1,5h32', stroke: colour, 'stroke-width': 3, 'stroke-dasharray': dash ? '6 4' : null })), text));
+  const used = new Set(edges.map((edge) => edge.kind)), names = ['MLPs, logits', 'query', 'key', 'value'];
+  const kinds = used.size < 2 ? [] : D.kinds.map((kind, i) => {
+    if (!used.has(i)) return null;
+    const box = el('input', { type: 'checkbox', 'data-kind': kind, onchange: () => { S.kinds[i] = box.checked; changed(); refresh(); } });
+    box.checked = S.kinds[i];
+    const mark = sv('svg', { width: 14, height: 14, viewBox: '-7 -7 14 14', 'aria-hidden': 'true' }, sv('path', { d: headOf(i, 0, -4, 3), fill: INK }));
+    return el('label', { class: 'entry' }, box, mark, names[i]);
+  });
+  const faint = el('input', { type: 'range', min: 0, max: 60, step: 0.5, id: 'faint', 'aria-label': 'Weakest edge that is drawn, in percent of the strongest' });
+  faint.value = 100 * S.faintest;
+  const told = el('output', {}, percent(S.faintest));
+  faint.addEventListener('input', () => {
+    S.faintest = Number(faint.value) / 100;
+    told.textContent = percent(S.faintest);
+    changed();
+    refresh();
+  });
+  const filter = D.scored[0] && edges.length ? el('label', { class: 'entry' }, 'edges above', faint, told, 'of the strongest') : null;
+  const roles = D.kind === 'features' ? el('span', { class: 'entry' }, sv('svg', { width: 30, height: 14, 'aria-hidden': 'true' }, sv('rect', { x: 1, y: 1, width: 28, height: 12, rx: 4, fill: '#FFFFFF', stroke: '#7A8490', 'stroke-dasharray': '2 2.5' })), 'error term') : null;
+  $('legend').replaceChildren(...[...marks, roles, ...kinds, filter].filter(Boolean));
+}
+
+// --- pointer ---
+
+function listen(pane) {
+  const { svg } = pane, at = (event) => zoomed.invert(d3.pointer(event, svg));
+  let waiting = false;
+  svg.addEventListener('pointermove', (event) => {
+    if (event.target.closest('.node') || event.buttons || waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      const edge = edgeAt(pane.side, ...at(event));
+      svg.classList.toggle('over', Boolean(edge));
+      if (edge) showTip(edgeTip(edge, pane.side), event);
+      else hideTip();
+    });
+  });
+  svg.addEventListener('pointerleave', hideTip);
+  svg.addEventListener('click', (event) => {
+    if (event.defaultPrevented) return;
+    const edge = edgeAt(pane.side, ...at(event));
+    pick(edge ? { edge: edge.key } : null);
+  });
+  d3.select(svg).call(zoom).on('dblclick.zoom', null);
+}
+
+function start() {
+  $('title').textContent = D.title;
+  $('subtitle').textContent = D.subtitle.join(' \u00b7 ');
+  makePane(0);
+  if (D.two) {
+    makePane(1);
+    S.mode = 'side';
+  }
+  zoom.on('zoom', onZoom);
+  panes.forEach(listen);
+  regroup();
+  recall();
+  $('size').max = lastStep;
+  $('size').addEventListener('input', () => setStep(Number($('size').value)));
+  $('smaller').addEventListener('click', () => setStep(S.step - 1));
+  $('larger').addEventListener('click', () => setStep(S.step + 1));
+  $('fit').addEventListener('click', layOut);
+  $('save').addEventListener('click', saveFile);
+  $('load').addEventListener('click', () => $('file').click());
+  $('file').addEventListener('change', () => {
+    if ($('file').files[0]) loadFile($('file').files[0]);
+    $('file').value = '';
+  });
+  $('svg').addEventListener('click', exportSvg);
+  $('png').addEventListener('click', exportPng);
+  $('help').addEventListener('click', showKeys);
+  $('search').addEventListener('input', () => search($('search').value));
+  $('search').addEventListener('keydown', onSearchKey);
+  $('search').addEventListener('blur', () => drawFound(false));
+  document.addEventListener('keydown', onKey);
+  window.addEventListener('pagehide', keepNow);
+  drawLegend();
+  firstLook();
+  new ResizeObserver(resized).observe($('panes'));
+  const first = startNode('a');
+  for (const pane of panes) if (first) pane.marks.get(keyOf(first))?.root.setAttribute('tabindex', '0');
+}
+start();

@@ -1,0 +1,434 @@
+"""The explorer's page in a browser, opened from disk as a reader opens it: mouse, keyboard, files, and no word of complaint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import sparse_circuits as sc
+from sparse_circuits.view.explorer import explore
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="the explorer's browser tests need Playwright")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="the explorer's browser tests need Chromium")
+
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EVIL = "</script><img src=x onerror=alert(1)>"
+# Where on screen an edge of the first pane arrives, a little before its end.
+END_OF_EDGE = """(name) => {
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const { nodes, ports, edges } = data;
+  const i = edges.u.findIndex((u, i) => `${nodes[u].name}->${ports[edges.p[i]].name}` === name);
+  const course = edges.course[i], at = document.querySelector('#pane-a .world').getScreenCTM();
+  return [at.a * course.at(-2) + at.e, at.d * (course.at(-1) + 7) + at.f];
+}"""
+DRAWN = """() => {
+  const canvas = document.querySelector('#pane-a canvas');
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+  let n = 0;
+  for (let i = 3; i < data.length; i += 4) n += data[i] > 0;
+  return n;
+}"""
+
+
+@dataclass
+class Opened:
+    """A page in the browser, and all that it complained of or asked the network for."""
+
+    page: Any
+    file: Path
+    trouble: list[str] = field(default_factory=list)
+
+    def node(self, name: str, pane: str = "a") -> Any:
+        return self.page.locator(f"#pane-{pane} .node[data-name={json.dumps(name)}]")
+
+    def edge(self, name: str) -> None:
+        self.page.mouse.click(*self.page.evaluate(END_OF_EDGE, name))
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+        self.page.wait_for_timeout(80)  # what changed is drawn with the next frame
+
+    def text(self, where: str) -> str:
+        self.page.wait_for_timeout(150)  # the panel follows when the slider rests
+        return self.page.locator(where).text_content() or ""
+
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.page.locator("#data").text_content() or "")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    opened: list[tuple[Any, Opened]] = []
+
+    def go(made: Any, **viewport: int) -> Opened:
+        file = made.save(tmp_path / f"page{len(opened)}.html")
+        context = browser.new_context(viewport={"width": 1280, "height": 800, **viewport}, accept_downloads=True)
+        page = context.new_page()
+        one = Opened(page, file)
+        page.on("console", lambda message: one.trouble.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: one.trouble.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (one.trouble.append("dialog"), dialog.dismiss()))
+        own = ("file:", "data:", "blob:")
+        page.on("request", lambda asked: asked.url.startswith(own) or one.trouble.append(f"request: {asked.url}"))
+        page.goto(file.as_uri())
+        page.wait_for_selector(".node")
+        opened.append((context, one))
+        return one
+
+    yield go
+    for context, one in opened:
+        context.close()
+        assert one.trouble == []
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    """The IOI circuit of components with its curve, and agreement's of features with meanings."""
+    model, pages = sc.load_model("toy"), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = sc.load_task("ioi", model)
+        scores = sc.attribute(model, sc.Graph.of(model), task, sc.EAPIG(steps=3))
+        curve = sc.faithfulness_curve(model, scores, task, sizes=[10, 20, 40, 80])
+        pages["ioi"] = explore(scores, curve=curve, max_size=120)
+        pages["ioi circuit"] = explore(scores.greedy(60), evaluation=sc.evaluate(model, scores.greedy(60), task))
+        pages["compare"] = explore(scores.greedy(30), compare=scores.top(50), labels=("greedy", EVIL))
+        task, saes = sc.load_task("sva-across-rc", model), sc.load_dictionaries("toy", model, sites=["resid"])
+        graph = sc.Graph.of(model, saes)
+        found = sc.attribute(model, graph, task, sc.EAPIG(steps=3, path="activations"), nodes_above=0.1)
+        assert isinstance(found, sc.FeatureScores)
+        curve = sc.faithfulness_curve(model, found, task, sizes=[10, 20, 40], dictionaries=saes)
+    meanings = {
+        name: {
+            "label": f"plural {EVIL}" if i == 0 else f"meaning {i}",
+            "density": 0.01,
+            "histogram": {"counts": [9, 4, 1], "edges": [0, 1, 2, 3]},
+            "contexts": [{"tokens": [" the", f" girls{EVIL}"], "activations": [0.1, 2.0]}],
+            "promoted": [[" are", 2.0], [EVIL, 1.0]],
+            "suppressed": [[" is", -1.0]],
+            "similar": [[found.top(3).names[2], 0.7]],
+            "link": "javascript:alert(1)" if i == 0 else "https://example.org/feature",
+        }
+        for i, name in enumerate(found.top(10).names)
+    }
+    # as feature_pages and head_report tell it
+    context = {"tokens": ["the", "girls"], "values": [-0.5, 2.0], "peak": 1, "value": 2.0}
+    meanings[found.top(11).names[-1]] = {
+        "label": "others",
+        "tokens": 1000,
+        "fired": 20,
+        "density": 0.02,
+        "top": [context],
+        "quantiles": [{"from": 0.8, "to": 1, "contexts": [context]}],
+        "looks_at": [["girls", 0.9]],
+        "prompts": [{"tokens": ["the", "girls"], "pattern": [[1.0, 0.0], [0.3, 0.7]]}],
+        "mean": 1.25,
+    }
+    pages["agreement"] = explore(found, curve=curve, meanings=meanings, max_size=60)
+    return pages
+
+
+@pytest.mark.parametrize("name", ["ioi", "agreement"])
+def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page: Any, tmp_path: Path) -> None:
+    opened = open_page(made[name])
+    page, data = opened.page, opened.data()
+    strong = sorted((n for n in data["nodes"] if n["s"] and n["role"] != "input"), key=lambda n: -abs(n["s"]))
+    first, *others = [n["name"] for n in strong if 0 <= n["at"] <= data["start"]][:4]
+
+    # the slider: the circuit and its place on the curve
+    largest, least = int(page.locator("#size").get_attribute("max")), 2
+    page.locator("#size").fill(str(largest))
+    assert f"{data['sizes'][0][largest]:,} " in opened.text("#readout")
+    many, place = page.evaluate(DRAWN), page.locator("#here").get_attribute("transform")
+    page.locator("#size").fill(str(least))
+    assert f"{data['sizes'][0][least]:,} " in opened.text("#readout")
+    assert page.evaluate(DRAWN) < many
+    assert page.locator("#here").get_attribute("transform") != place
+    point = next(i for i, p in enumerate(data["curve"]["points"]) if p["x"] == 20)
+    page.locator("#curve .point").nth(point).click()
+    assert re.search(r"faithfulness \S+ \[", opened.text("#readout"))
+    page.locator("#size").fill(str(largest))
+
+    # a node: what it is, its effect, its edges from strong to weak
+    opened.node(first).click()
+    assert opened.text("#panel h3").startswith(first)
+    assert "edges (" in opened.text("#panel")
+    shown = [
+        abs(float(text.replace("\u2212", "-")))
+        for text in page.locator("#panel ul.edges").last.locator(".number").all_text_contents()
+    ]
+    assert shown == sorted(shown, reverse=True)
+
+    # an edge: the numbers behind it
+    opened.press("Escape")
+    into_logits = next(
+        i
+        for i, p in enumerate(data["edges"]["p"])
+        if data["ports"][p]["name"] == "logits" and data["nodes"][data["edges"]["u"][i]]["role"] != "input"
+    )
+    edge = f"{data['nodes'][data['edges']['u'][into_logits]]['name']}->logits"
+    opened.edge(edge)
+    assert opened.text("#panel h3") == edge.replace("->", " \u2192 ")
+    assert "score" in opened.text("#panel dl")
+    assert "rank" in opened.text("#panel dl")
+
+    # search
+    opened.press("/")
+    page.keyboard.type(others[0])
+    opened.press("Enter")
+    assert opened.text("#panel h3") == others[0]
+
+    # a pin, a note, something hidden
+    opened.press("p")
+    opened.press("n")
+    page.keyboard.type(f"writes the answer {EVIL}")
+    opened.press("Escape")
+    opened.node(first).click()
+    opened.press("h")
+    assert not opened.node(first).is_visible()
+
+    # a group of two
+    for other in others[1:3]:
+        opened.node(other).click(modifiers=["Shift"])
+    opened.press("g")
+    page.locator("#answer").fill("my group")
+    opened.press("Enter")
+    assert opened.text("#panel h3") == "my group"
+    assert not opened.node(others[1]).is_visible()
+    assert opened.node("group 1").is_visible()
+
+    # all of it is there after a reload
+    page.wait_for_timeout(300)
+    page.reload()
+    page.wait_for_selector(".node")
+    lists = opened.text("#lists")
+    for text in ("writes the answer </script>", "my group: 2 nodes", "Pinned (1)", "Hidden (1)"):
+        assert text in lists
+    assert opened.node("group 1").is_visible()
+
+    # as a file, and back on a page that knows nothing of it
+    with page.expect_download() as waiting:
+        page.locator("#save").click()
+    saved = tmp_path / "saved.json"
+    waiting.value.save_as(saved)
+    assert json.loads(saved.read_text())["notes"] == {others[0]: f"writes the answer {EVIL}"}
+    fresh = open_page(made[name])
+    assert fresh.text("#lists") == ""
+    fresh.page.locator("#file").set_input_files(saved)
+    assert fresh.text("#lists") == lists
+
+    # pictures
+    for key, ending in (("e", ".svg"), ("E", ".png")):
+        with page.expect_download() as waiting:
+            opened.press(key)
+        picture = tmp_path / f"picture{ending}"
+        waiting.value.save_as(picture)
+        assert waiting.value.suggested_filename.endswith(ending)
+        if ending == ".svg":
+            root = ElementTree.parse(picture).getroot()
+            assert root.tag.endswith("svg")
+            titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
+            assert len(titles) > 20
+            assert "my group" in "".join(root.itertext())
+        else:
+            assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_a_feature_means(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["agreement"])
+    data, page = opened.data(), opened.page
+    labels = {value["label"]: name for name, value in data["meanings"].items()}
+    page.locator("#search").fill("girls")
+    assert page.locator("#found li").count() == len(labels)
+    page.locator("#search").fill("")
+    opened.node(labels[f"plural {EVIL}"]).click()
+    text = opened.text("#panel")
+    for part in (
+        f"plural {EVIL}",
+        "1% of tokens",
+        "Promotes",
+        "\u00b7are",
+        "Suppresses",
+        f" girls{EVIL}",
+        "Activations",
+        "Similar",
+    ):
+        assert part in text
+    assert page.locator("#panel .token").count() == 2
+    assert page.locator("#panel .histogram rect").count() == 3
+    assert page.locator("#panel a").count() == 0  # a script is no link
+    opened.node(labels["meaning 1"]).click()
+    page.wait_for_timeout(100)
+    assert page.locator("#panel a").get_attribute("href") == "https://example.org/feature"
+    assert page.locator("img").count() == 0
+    opened.node(labels["others"]).click()
+    text = opened.text("#panel")
+    for part in (
+        "2% of 1,000 tokens",
+        "the girls",
+        "Among the 80% to 100% strongest",
+        "Looks at",
+        "girls +0.9",
+        "1.25",
+    ):
+        assert part in text
+    assert page.locator("#panel [aria-label='Attention pattern'] rect").count() == 4
+
+
+def test_everything_by_keyboard(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["ioi"])
+    page = opened.page
+    opened.press("ArrowDown")
+    assert opened.text("#panel h3") == "logits"
+    opened.press("ArrowDown")
+    below = opened.text("#panel h3")
+    assert below != "logits"
+    assert page.evaluate("document.activeElement.dataset.name") == below
+    opened.press("ArrowRight")
+    assert opened.text("#panel h3") not in ("logits", below)
+    opened.press("ArrowLeft")
+    opened.press("]")
+    assert " \u2192 " in opened.text("#panel h3")
+    opened.press("Enter")
+    assert " \u2192 " not in opened.text("#panel h3")
+    size = page.locator("#size").input_value()
+    opened.press("+")
+    assert int(page.locator("#size").input_value()) == int(size) + 1
+    opened.press("-")
+    opened.press("_")
+    assert int(page.locator("#size").input_value()) == max(0, int(size) - 5)
+    page.locator("#size").fill(size)
+    page.locator("#size").blur()
+    opened.press("Escape")
+    for _ in range(3):
+        opened.press("ArrowDown")
+        page.wait_for_timeout(50)
+    opened.press(" ")
+    opened.press("ArrowRight")
+    opened.press(" ")
+    opened.press("g")
+    page.keyboard.type("by key")
+    opened.press("Enter")
+    assert opened.text("#panel h3") == "by key"
+    opened.press("p")
+    opened.press("o")
+    page.wait_for_timeout(100)
+    assert page.locator("#pane-a .node:visible").count() == 1
+    opened.press("o")
+    opened.press("g")  # opens it
+    page.wait_for_timeout(100)
+    assert not opened.node("group 1").count()
+    opened.press("h")
+    opened.press("u")
+    assert "Hidden" not in opened.text("#lists")
+    opened.press("?")
+    assert page.locator("#keys").is_visible()
+    opened.press("Escape")
+    opened.press("0")
+    before = page.locator("#pane-a .world").get_attribute("transform")
+    opened.press("z")
+    assert page.locator("#pane-a .world").get_attribute("transform") != before
+    opened.press("0")
+    assert page.locator("#pane-a .world").get_attribute("transform") == before
+
+
+def test_kinds_and_weak_edges_can_be_left_out(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["ioi circuit"])
+    page = opened.page
+    every = page.evaluate(DRAWN)
+    page.locator('[data-kind="v"]').uncheck()
+    page.wait_for_timeout(100)
+    without = page.evaluate(DRAWN)
+    assert without < every
+    page.locator('[data-kind="v"]').check()
+    page.locator("#faint").fill("20")
+    page.wait_for_timeout(100)
+    assert page.evaluate(DRAWN) < every
+    assert "strongest of 60 edges drawn" in opened.text("#readout")
+
+
+def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["compare"])
+    page, data = opened.page, opened.data()
+    assert page.locator("#pane-b").is_visible()
+    only = next(n["name"] for n in data["nodes"] if n["at"] < 0 <= n["at2"])
+    opened.node(only, "b").click()
+    assert "not in it" in opened.text("#panel dl")
+    page.locator("[data-mode=diff]").click()
+    assert not page.locator("#pane-b").is_visible()
+    assert "only" in (opened.node(only).text_content() or "") or opened.node(only).is_visible()
+    shared = next(n["name"] for n in data["nodes"] if n["role"] == "head" and n["at"] >= 0 and n["at2"] >= 0)
+    opened.node(shared).click()
+    assert "difference" in opened.text("#panel dl")
+    page.locator("[data-mode=a]").click()
+    assert page.locator("#pane-a h2").text_content() == "greedy"
+    opened.press("v")
+    assert page.locator("#pane-a h2").text_content() == EVIL or page.locator("#pane-b").is_visible()
+
+
+def test_it_fits_a_narrow_window(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["ioi"], width=420)
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    opened.node("m0").click()
+    assert opened.text("#panel h3") == "m0"
+
+
+def test_it_works_in_a_notebook_cell(browser: Any, made: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "cell.html"
+    file.write_text(f"<!DOCTYPE html><body>{made['ioi circuit']._repr_html_()}</body>", encoding="utf-8")
+    page, trouble = browser.new_page(), []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(file.as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("#pane-a .node[data-name=m0]").click()
+    page.wait_for_timeout(150)
+    assert frame.locator("#panel h3").text_content() == "m0"
+    assert trouble == []
+    page.close()
+
+
+def test_large_circuits_stay_responsive(open_page: Any) -> None:
+    """Only a coarse check, for busy machines; benchmarks/explorer.py measures."""
+    graph = sc.Graph(n_layers=23, n_heads=12, n_kv=12)
+    values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0)) ** 3 * graph.mask
+    opened = open_page(explore(sc.Scores(graph, values, torch.ones(2), None), max_size=6300))
+    page, last = opened.page, int(opened.page.locator("#size").get_attribute("max"))
+    step = """async (i) => {
+      const slider = document.getElementById('size'), start = performance.now();
+      slider.value = i;
+      slider.dispatchEvent(new Event('input'));
+      await new Promise(requestAnimationFrame);
+      await new Promise((done) => setTimeout(done));
+      return performance.now() - start;
+    }"""
+    times = sorted(page.evaluate(step, last - i % 3) for i in range(9))
+    assert times[4] < 400
