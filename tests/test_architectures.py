@@ -70,4 +70,12 @@ def test_save_load_splice_attribute(zoo, tmp_path: Path, family: str, normalize:
     circuit = sc.Circuit.load(path, dictionaries=loaded)
     whole = sc.evaluate(model, sc.FeatureCircuit.of(graph, list(graph.nodes)[:-1]), task, **zero)
     torch.testing.assert_close(whole.per_example, whole.clean, atol=1e-4, rtol=1e-4)
-    assert sc.evaluate(model, circuit, task, **zero).per_example.isfinite().all()
+    result = sc.evaluate(model, circuit, task, **zero)
+    assert result.per_example.isfinite().all()
+    if normalize == "none":  # what load_dictionaries takes will do, too
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = sc.evaluate(model, sc.Circuit.load(path), task, dictionaries={place: tmp_path / "sae"}, **zero)
+        assert torch.equal(again.per_example, result.per_example)
+        with pytest.raises(sc.InputError, match="expected what load_dictionaries"):
+            sc.Circuit.load(path, dictionaries={place: tmp_path / "sae"})

@@ -94,7 +94,7 @@ def random_baseline(
         raise InputError(f"random_baseline(draws={draws}): expected at least 20.")
     generator = torch.Generator().manual_seed(seed)
     if isinstance(circuit, FeatureCircuit):
-        circuit = with_dictionaries(circuit, dictionaries)
+        circuit = with_dictionaries(model, circuit, dictionaries)
         active = active_features(model, anatomy_of(model), circuit, task, ablation, batch_size)
         randoms = [random_features(circuit, active, generator) for _ in range(draws)]
         results = evaluate_many(

@@ -13,6 +13,7 @@ from sparse_circuits.attribution.ablation import Ablation
 from sparse_circuits.attribution.batch_size import with_batch_size
 from sparse_circuits.attribution.feature.splits import prepare_places
 from sparse_circuits.circuit import FeatureCircuit
+from sparse_circuits.dictionary import Dictionaries, load_dictionaries
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.feature_run import FeatureRunner, Policy
 from sparse_circuits.evaluation.result import Evaluation
@@ -43,7 +44,9 @@ def evaluate_features(
         raise InputError(
             f"evaluate(start_layer={policy.start_layer!r}): expected a layer of the model, 0 to {len(anatomy.blocks) - 1}."
         )
-    circuits = [with_dictionaries(circuit, dictionaries) for circuit in circuits]
+    if dictionaries is not None and not isinstance(dictionaries, Dictionaries):
+        dictionaries = load_dictionaries(dictionaries, model)  # once for all circuits
+    circuits = [with_dictionaries(model, circuit, dictionaries) for circuit in circuits]
     # circuits of equal graphs share what is ablated, if it is by the same dictionaries
     graphs: list[FeatureGraph] = []
     which = [_place(circuit.graph, graphs) for circuit in circuits]
@@ -97,10 +100,12 @@ def evaluate_features(
     return [result(i, circuit) for i, circuit in enumerate(circuits)]
 
 
-def with_dictionaries(circuit: FeatureCircuit, dictionaries: Mapping[str, Any] | None) -> FeatureCircuit:
+def with_dictionaries(model: Any, circuit: FeatureCircuit, dictionaries: Mapping[str, Any] | None) -> FeatureCircuit:
     """The circuit with dictionaries at its places; places that ``dictionaries`` leaves out are none of the circuit's."""
     graph = circuit.graph
     if dictionaries is not None:
+        if not isinstance(dictionaries, Dictionaries):
+            dictionaries = load_dictionaries(dictionaries, model)
         left_out = [place.name for place in graph.places if place.split and place.name not in dictionaries]
         circuit = _without(circuit, left_out) if left_out else circuit
         return replace(circuit, graph=circuit.graph.with_dictionaries(dictionaries))

@@ -96,6 +96,11 @@ class FeatureGraph:
                 places.append(place)
                 continue
             found = dictionaries.get(place.name)
+            if found is not None and not isinstance(found, Dictionary):
+                raise InputError(
+                    f"dictionaries[{place.name!r}] is {type(found).__name__}; expected what load_dictionaries(..., model) "
+                    "returns."
+                )
             if found is None or found.n_features != place.n_features or found.id != place.dictionary_id:
                 got = "none" if found is None else f"{found.id!r} with {found.n_features} features"
                 raise InputError(
