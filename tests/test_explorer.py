@@ -42,7 +42,7 @@ def feature_scores() -> sc.FeatureScores:
     model = sc.load_model("toy")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        graph = sc.Graph.of(model, sc.load_dictionaries("toy", model, sites=["resid"]))
+        graph = sc.Graph.of(model, sc.load_dictionaries("neurons", model, sites=["resid"]))
     generator = torch.Generator().manual_seed(1)
     ids = torch.randperm(graph.size, generator=generator)[:80].sort().values
     ends = [(u, d) for u in ids.tolist() for d in ids.tolist() if graph.place_of(u) + 1 == graph.place_of(d)]

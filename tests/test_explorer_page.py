@@ -112,6 +112,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
     """The IOI circuit of components with its curve, and agreement's of features with meanings."""
+    pytest.importorskip("sae_lens", reason="SAELens is not installed (it needs TransformerLens 3)")
     model, pages = sc.load_model("toy"), {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
