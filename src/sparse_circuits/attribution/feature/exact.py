@@ -24,15 +24,13 @@ def ablate_each(problem: FeatureProblem) -> FeatureTally:
     Everything after the node is computed again.
     """
     tally = FeatureTally(problem)
-    n_layers, count = len(problem.anatomy.blocks), 0.0
+    count = 0.0
     for rows, situation in problem.situations():
         tally.measured(rows, situation)
         for place in range(len(problem.graph.places)):
             change = situation.change(place)
-            site = problem.graph.places[place].site
-            left = (n_layers - max(0, site.order[0] + (site.kind == "resid"))) / n_layers
             for nodes, moved in _moves(situation, place, change):
-                count += left * len(nodes)
+                count += problem.share_after(place) * len(nodes)
                 _note(tally, rows, situation, place, nodes, _effects(situation, place, moved))
     batches = -(-len(problem.prompts) // problem.batch_size)
     tally.passes = 1 + (problem.ablated.constants is None) + count / batches, 0

@@ -71,11 +71,10 @@ def node_effects(situation: Situation, place: int, change: Change, gradient: Ten
 
 def _passes(problem: FeatureProblem, points: Points, path: Path) -> tuple[float, float]:
     """Forward and backward passes per batch; those of edges are not counted."""
-    before, n_layers = 1 + (problem.ablated.constants is None), len(problem.anatomy.blocks)
+    before = 1 + (problem.ablated.constants is None)
     if path == "inputs":
         return before + len(points), len(points)
-    left = [n_layers - max(0, place.site.order[0] + (place.site.kind == "resid")) for place in problem.graph.places]
-    whole = sum(left) / n_layers
+    whole = sum(map(problem.share_after, range(len(problem.graph.places))))
     return before + whole * (len(points) + 1), whole * len(points)
 
 

@@ -38,6 +38,11 @@ class FeatureProblem:
     per_example: bool = False
     nodes_above: float | None = None
 
+    def share_after(self, place: int) -> float:
+        """The share of the model's layers that run again when a run is taken up at a place."""
+        site, n_layers = self.graph.places[place].site, len(self.anatomy.blocks)
+        return (n_layers - max(0, site.order[0] + (site.kind == "resid"))) / n_layers
+
     def situations(self) -> Iterator[tuple[Tensor, Situation]]:
         """Each batch run clean and ablated, with the rows that it holds."""
         n = -(-len(self.prompts) // self.batch_size)

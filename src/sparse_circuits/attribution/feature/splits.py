@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -282,14 +282,3 @@ def _sums(dictionary: Dictionary | None, held: Held, real: Tensor, positional: b
         (dictionary.features(x).float() * k).sum(dims) for x, k in zip(held.read.split(n), keep.split(n), strict=True)
     ]
     return torch.stack(sums).sum(0), written
-
-
-def limited(reference: Reference, rows: slice, n: int) -> Reference:
-    """The reference of some of ``n`` examples; constants stand for all."""
-
-    def cut(values: Tensor | None) -> Tensor | None:
-        return values[rows] if values is not None and values.dim() == 3 and len(values) == n else values
-
-    return replace(
-        reference, features=cut(reference.features), written=cut(reference.written), read=cut(reference.read)
-    )
