@@ -9,8 +9,8 @@ from sparse_circuits.cli import output
 from sparse_circuits.cli.folder import check_out
 from sparse_circuits.cli.options import Device, option
 from sparse_circuits.cli.record import Arguments
-from sparse_circuits.cli.report import report, write
 from sparse_circuits.cli.search import search
+from sparse_circuits.cli.summary import report, write
 
 EXAMPLES = ("demo", "demo --out ioi-demo")
 

@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from sparse_circuits.cli.feature_report import report_features, write_features
 from sparse_circuits.cli.feature_search import FoundFeatures, search_features
+from sparse_circuits.cli.feature_summary import report_features, write_features
 from sparse_circuits.cli.folder import check_out
 from sparse_circuits.cli.methods import CHECKPOINTED
 from sparse_circuits.cli.options import (
@@ -37,8 +37,8 @@ from sparse_circuits.cli.options import (
     option,
 )
 from sparse_circuits.cli.record import Arguments, Record
-from sparse_circuits.cli.report import report, write
 from sparse_circuits.cli.search import Found, search
+from sparse_circuits.cli.summary import report, write
 from sparse_circuits.errors import InputError
 
 EXAMPLES = (

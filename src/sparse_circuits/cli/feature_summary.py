@@ -10,7 +10,7 @@ from sparse_circuits.cli import output
 from sparse_circuits.cli.feature_search import FoundFeatures
 from sparse_circuits.cli.folder import new_folder
 from sparse_circuits.cli.record import CIRCUIT, NEURONS, RECORD, SCORES, Record
-from sparse_circuits.cli.report import PICTURES
+from sparse_circuits.cli.summary import PICTURES
 
 _ERRORS = {"keep": "all kept, in the circuit or not", "remove": "all ablated, in the circuit or not"}
 

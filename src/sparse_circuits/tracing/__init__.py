@@ -1,0 +1,1 @@
+"""Tracing: circuits of features grown layer by layer, by ablation or by gradient, and validated."""
