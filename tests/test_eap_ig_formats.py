@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.circuit import Circuit, Scores
-from sparse_circuits.circuit.eap_ig import EAPIGFile, read_eap_ig
+from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.graph import Graph
 
@@ -131,11 +131,14 @@ def test_circuits_come_back(tmp_path: Path, graph: Graph, ending: str) -> None:
 def test_scores_come_back_whole(tmp_path: Path, ending: str) -> None:
     scores = scores_on(GRAPH)
     path = scores.to_eap_ig(tmp_path / f"s.{ending}")
-    graph, mask, values = read_eap_ig(path)
-    assert graph == GRAPH
-    assert not mask.any()
-    assert torch.equal(values, scores.values)
-    assert torch.equal(read_eap_ig(path, negate=True)[2], -scores.values)
+    back = Scores.from_eap_ig(path, GRAPH)
+    assert back.graph == GRAPH
+    assert torch.equal(back.values, scores.values)
+    assert back.provenance == {"imported": path.name, "d_model": 48}
+    assert not EAPIGFile.read(path).mask.any()
+    assert torch.equal(Scores.from_eap_ig(path, negate=True).values, -scores.values)
+    with pytest.raises(InputError, match="another graph"):
+        Scores.from_eap_ig(path, PARALLEL)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -167,6 +170,129 @@ def test_node_scores_and_flags_come_back(tmp_path: Path, ending: str) -> None:
     assert back.d_model == 48
     if ending == "json":
         assert "NaN" not in (tmp_path / "c.json").read_text()
+
+
+# --- nodes, and what EAP-IG calls neurons ---
+
+NODES = Graph(n_layers=2, n_heads=3, n_kv=3, level="nodes")
+OUTPUTS = Graph(n_layers=2, n_heads=3, n_kv=3, level="outputs", d_model=8)
+
+
+def unit_scores(graph: Graph) -> Scores:
+    values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(3))
+    return Scores(graph=graph, values=values, clean=torch.ones(4), corrupted=None)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("graph", [NODES, OUTPUTS], ids=["nodes", "outputs"])
+def test_scores_of_units_come_back(tmp_path: Path, graph: Graph, ending: str) -> None:
+    scores = unit_scores(graph)
+    path = scores.to_eap_ig(tmp_path / f"s.{ending}", d_model=8, negate=True)
+    for like in (None, graph):
+        back = Scores.from_eap_ig(path, like, negate=True)
+        assert back.graph == graph
+        assert torch.equal(back.values, scores.values)
+    # groups are of no consequence where nothing is read, and no file says how many there are
+    assert Scores.from_eap_ig(path, replace(graph, n_kv=1)).graph == replace(graph, n_kv=1)
+    again = Scores.from_eap_ig(path).to_eap_ig(tmp_path / f"again.{ending}", d_model=8)
+    if ending == "json":
+        assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("graph", [NODES, OUTPUTS], ids=["nodes", "outputs"])
+def test_circuits_of_units_come_back(tmp_path: Path, graph: Graph, ending: str) -> None:
+    circuit = unit_scores(graph).top(5)
+    path = circuit.to_eap_ig(tmp_path / f"c.{ending}", d_model=8)
+    back = Circuit.from_eap_ig(path)
+    assert back.graph == graph
+    assert back.to_dict() == circuit.to_dict()
+    assert torch.equal(back.mask, circuit.mask)
+    # read as a circuit of edges, it is what EAP-IG runs: all edges between the nodes
+    edges = Circuit.from_eap_ig(path, GRAPH)
+    assert set(edges.edges) == set(circuit.edges)
+    plain = Circuit(graph, circuit.mask).to_eap_ig(tmp_path / f"p.{ending}", d_model=8)
+    back = Circuit.from_eap_ig(plain, graph)
+    assert back.values is None
+    assert torch.equal(back.mask, circuit.mask)
+
+
+def test_a_file_of_units_is_what_eap_ig_reads(tmp_path: Path) -> None:
+    scores, circuit = unit_scores(OUTPUTS), unit_scores(OUTPUTS).top(5)
+    sources, _ = eap_ig_names(2, 3)
+    data = torch.load(circuit.to_eap_ig(tmp_path / "c.pt"), weights_only=True)
+    assert data["neurons_in_graph"].shape == data["neurons_scores"].shape == (len(sources), 8)
+    assert data["neurons_in_graph"].dtype == torch.bool
+    by_name = circuit.to_dict()
+    for row, source in enumerate(sources):
+        for dimension in range(8):
+            name = f"{source}.d{dimension}"
+            assert bool(data["neurons_in_graph"][row, dimension]) == (name in by_name)
+            assert float(data["neurons_scores"][row, dimension]) == by_name.get(name, 0.0)
+    assert torch.equal(data["nodes_in_graph"], data["neurons_in_graph"].any(1))
+    assert data["cfg"]["d_model"] == 8
+    written = json.loads(scores.to_eap_ig(tmp_path / "s.json").read_text())
+    for source in sources:
+        assert written["nodes"][source]["neurons"] == [False] * 8  # without these, EAP-IG has nothing to choose in
+        assert written["nodes"][source]["neurons_scores"] == [scores.to_dict()[f"{source}.d{i}"] for i in range(8)]
+    nodes = json.loads(unit_scores(NODES).to_eap_ig(tmp_path / "n.json", d_model=8).read_text())["nodes"]
+    assert {name: node["score"] for name, node in nodes.items() if name != "logits"} == unit_scores(NODES).to_dict()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_parts_without_a_score_stay_without(tmp_path: Path, ending: str) -> None:
+    """EAP-IG always keeps what it has no score of, so that 0 would be something else."""
+    file = EAPIGFile.of(unit_scores(OUTPUTS), d_model=8)
+    assert file.neuron_values is not None
+    values = file.neuron_values.clone()
+    values[0], values[3, 2] = torch.nan, torch.nan
+    nodes = torch.arange(9.0)
+    nodes[4] = torch.nan
+    back = EAPIGFile.read(replace(file, neuron_values=values, node_values=nodes).write(tmp_path / f"c.{ending}"))
+    for found, written in ((back.neuron_values, values), (back.node_values, nodes)):
+        assert found is not None
+        assert torch.equal(found.isnan(), written.isnan())
+        assert torch.equal(found.nan_to_num(), written.nan_to_num())
+    scores = Scores.from_eap_ig(tmp_path / f"c.{ending}")
+    assert scores.values[:8].isnan().all()
+    with pytest.raises(InputError, match="not finite"):
+        scores.top(3)
+
+
+def test_what_eap_ig_leaves_after_choosing_nodes_is_read(tmp_path: Path) -> None:
+    """It marks whole rows, also where there is no edge; pruning leaves the columns of the nodes that are in."""
+    chosen, data = unit_scores(NODES).top(4), pt_file()
+    edges = replace(GRAPH)
+    data["nodes_in_graph"], data["nodes_scores"] = chosen.mask, chosen.values
+    data["edges_in_graph"] = chosen.mask[:, None] & edges.to_owned(chosen.mask)[None]
+    data["edges_scores"] = torch.zeros_like(data["edges_scores"])
+    assert bool((data["edges_in_graph"] & ~GRAPH.mask).any())
+    back = Circuit.from_eap_ig(write_file(tmp_path / "c.pt", data))
+    assert back.graph == NODES
+    assert back.to_dict() == chosen.to_dict()
+    del data["edges_scores"]  # MIB's own reader does without
+    assert Circuit.from_eap_ig(write_file(tmp_path / "c.pt", data)).to_dict() == chosen.to_dict()
+
+
+def test_nodes_and_edges_chosen_apart_are_refused(tmp_path: Path) -> None:
+    file = EAPIGFile.of(unit_scores(NODES).top(4))
+    path = replace(file, mask=torch.zeros_like(file.mask)).write(tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt: the file has chosen nodes and edges"):
+        Circuit.from_eap_ig(path)
+    assert Circuit.from_eap_ig(path, GRAPH).size == 0
+
+
+def test_levels_and_positions_that_eap_ig_does_not_have_are_refused(tmp_path: Path) -> None:
+    neurons = Graph(2, 3, 3, level="neurons", d_head=4, d_mlp=16)
+    with pytest.raises(InputError, match='level="outputs"'):
+        Circuit.full(neurons).to_eap_ig(tmp_path / "c.pt")
+    with pytest.raises(InputError, match="no positions"):
+        Circuit.full(GRAPH.at(("0", "1"))).to_eap_ig(tmp_path / "c.pt")
+    path = Circuit.full(GRAPH).to_eap_ig(tmp_path / "c.pt")
+    with pytest.raises(InputError, match='level="outputs"'):
+        Circuit.from_eap_ig(path, neurons)
+    with pytest.raises(InputError, match="width 8"):
+        Circuit.full(OUTPUTS).to_eap_ig(tmp_path / "o.pt", d_model=9)
 
 
 # --- files of EAP-IG's, built by hand in each of its layouts ---
@@ -252,7 +378,7 @@ def test_rows_and_columns_are_found_by_name(tmp_path: Path) -> None:
 def test_other_number_types_are_read(tmp_path: Path) -> None:
     data = pt_file()
     data["edges_scores"] = data["edges_scores"].bfloat16()
-    assert read_eap_ig(write_file(tmp_path / "c.pt", data))[2].dtype == torch.float32
+    assert EAPIGFile.read(write_file(tmp_path / "c.pt", data)).values.dtype == torch.float32
 
 
 def change(data: dict[str, Any], *keys: str, to: Any) -> dict[str, Any]:
@@ -309,7 +435,9 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "wordy score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to="1"), "expected a number"),
     "no score": ("json", lambda: without(json_file(), "edges", "input->m0", "score"), "lacks 'score'"),
     "infinite score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to=1e999), "not finite"),
-    "neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[True]), "single neurons"),
+    "few neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[True]), "expected 8"),
+    "wordy neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=["x"] * 8), "expected a number"),
+    "half a neuron": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[0.5] * 8), "true and false"),
     "pt list": ("pt", lambda: [1], "expected a mapping"),
     "pt no scores": ("pt", lambda: without(pt_file(), "edges_scores"), "lacks 'edges_scores'"),
     "pt no nodes": ("pt", lambda: without(pt_file(), "nodes_in_graph"), "lacks 'nodes_in_graph'"),
@@ -319,7 +447,8 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "pt other sources": ("pt", lambda: change(pt_file(), "src_nodes", to=["m0"] * 9), "no nodes of"),
     "pt impossible edge": ("pt", impossible, "no such edge"),
     "pt nan": ("pt", lambda: change(pt_file(), "edges_scores", to=nan_score()), "not finite"),
-    "pt neurons": ("pt", lambda: change(pt_file(), "neurons_in_graph", to=torch.ones(9, 8)), "single neurons"),
+    "pt few neurons": ("pt", lambda: change(pt_file(), "neurons_in_graph", to=torch.ones(9, 7)), "of shape [[]9, 8]"),
+    "pt infinite node": ("pt", lambda: change(pt_file(), "nodes_scores", to=torch.full((9,), torch.inf)), "infinite"),
 }
 
 

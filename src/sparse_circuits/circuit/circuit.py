@@ -67,6 +67,7 @@ class Circuit:
 
     @property
     def n_nodes(self) -> int:
+        """Number of nodes."""
         return len(self.nodes)
 
     @cached_property
@@ -189,9 +190,49 @@ class Circuit:
 
         return to_dot(self)
 
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph``; see :mod:`sparse_circuits.circuit.formats.networks`."""
+        from sparse_circuits.circuit.formats.networks import to_networkx
+
+        return to_networkx(self)
+
+    @staticmethod
+    def from_networkx(graph: Any) -> Circuit | FeatureCircuit:
+        """The circuit of a graph that :meth:`to_networkx` made, less the nodes and edges that were removed from it.
+
+        Raises:
+            InputError: for any other graph.
+        """
+        from sparse_circuits.circuit.formats.networks import from_networkx
+
+        return from_networkx(graph)
+
+    def to_graphml(self, path: str | Path) -> Path:
+        """Write GraphML; see :mod:`sparse_circuits.circuit.formats.networks`."""
+        from sparse_circuits.circuit.formats.networks import write_graphml
+
+        return write_graphml(self, path)
+
+    @staticmethod
+    def from_graphml(path: str | Path) -> Circuit | FeatureCircuit:
+        """The circuit in a file that :meth:`to_graphml` wrote.
+
+        Raises:
+            InputError: if there is no such file. FileFormatError: if it is not such a file.
+        """
+        from sparse_circuits.circuit.formats.networks import read_graphml
+
+        return read_graphml(path)
+
+    def to_attribution_graph(self, path: str | Path, model: Any = None, task: Any = None, **options: Any) -> Path:
+        """Write it as Neuronpedia and circuit-tracer's page show it; see :meth:`AttributionGraph.of` for the arguments."""
+        from sparse_circuits.circuit.formats.attribution_graph.graph import AttributionGraph
+
+        return AttributionGraph.of(self, model, task, **options).save(path)
+
     def to_eap_ig(self, path: str | Path, *, d_model: int | None = None, negate: bool = False) -> Path:
-        """Write EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.eap_ig.write_eap_ig`."""
-        from sparse_circuits.circuit.eap_ig import write_eap_ig
+        """Write EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.formats.eap_ig.write_eap_ig`."""
+        from sparse_circuits.circuit.formats.eap_ig import write_eap_ig
 
         return write_eap_ig(path, self, d_model=d_model, negate=negate)
 
@@ -200,24 +241,29 @@ class Circuit:
         """The circuit in EAP-IG's JSON or ``.pt``, without scores where all of the file's are 0.
 
         Args:
-            graph: the graph that it must be of; by default any.
-            negate: turn the signs around; see :mod:`sparse_circuits.circuit.eap_ig`.
+            graph: the graph that it must be of; by default any, at the level that the file is of.
+            negate: turn the signs around; see :mod:`sparse_circuits.circuit.formats.eap_ig`.
 
         Raises:
             InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
         """
-        from sparse_circuits.circuit.eap_ig import EAPIGFile
+        from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
 
         file = EAPIGFile.read(path)
-        if graph is not None and graph != file.graph:
-            raise InputError(f"{path} is of another graph: {file.graph}; expected {graph}.")
-        values = None
-        if bool(file.values.any()):
-            values = torch.where(file.mask, -file.values if negate else file.values, 0.0)
-        return cls(file.graph, file.mask, values, {"imported": Path(path).name, "d_model": file.d_model})
+        try:
+            found, mask, values = file.to(graph, negate=negate)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        values = None if values is None else torch.where(mask, values, 0.0)
+        return cls(found, mask, values, {"imported": Path(path).name, "d_model": file.d_model})
 
     def _with(self, mask: Tensor) -> Circuit:
         return Circuit(self.graph, mask, None if self.values is None else self.values * mask, self.provenance)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_circuit
+
+        return of_circuit(self)
 
     def __repr__(self) -> str:
         task, method = self.provenance.get("task"), self.provenance.get("method")

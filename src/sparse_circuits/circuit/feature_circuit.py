@@ -218,6 +218,33 @@ class FeatureCircuit:
 
         return to_feature_dot(self)
 
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph``, which :meth:`Circuit.from_networkx` reads back; see
+        :mod:`sparse_circuits.circuit.formats.networks`.
+        """
+        from sparse_circuits.circuit.formats.networks import to_networkx
+
+        return to_networkx(self)
+
+    def to_graphml(self, path: str | Path) -> Path:
+        """Write GraphML, which :meth:`Circuit.from_graphml` reads back; see
+        :mod:`sparse_circuits.circuit.formats.networks`.
+        """
+        from sparse_circuits.circuit.formats.networks import write_graphml
+
+        return write_graphml(self, path)
+
+    def to_attribution_graph(self, path: str | Path, model: Any = None, task: Any = None, **options: Any) -> Path:
+        """Write it as Neuronpedia and circuit-tracer's page show it; see :meth:`AttributionGraph.of` for the arguments."""
+        from sparse_circuits.circuit.formats.attribution_graph.graph import AttributionGraph
+
+        return AttributionGraph.of(self, model, task, **options).save(path)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_feature_circuit
+
+        return of_feature_circuit(self)
+
     def __repr__(self) -> str:
         task, method = self.provenance.get("task"), self.provenance.get("method")
         about = f", task={task!r}, method={method!r}" if task and method else ""

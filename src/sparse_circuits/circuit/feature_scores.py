@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_circuits.circuit.comparison import Comparison, compare_feature_scores
 from sparse_circuits.circuit.feature_circuit import EdgeList, FeatureCircuit, check_read
 from sparse_circuits.circuit.files import pack_graph, read, unpack_graph, write
 from sparse_circuits.circuit.influence import influential
@@ -151,6 +152,44 @@ class FeatureScores:
         chosen = torch.isin(self.node_ids, kept).nonzero()[:, 0]
         return self._circuit(chosen, between, True, rule="cumulative", nodes=nodes, edges=edges)
 
+    def compare(self, other: FeatureScores, *, kind: str = "nodes", draws: int = 500) -> Comparison:
+        """How far these scores agree with another method's of the same graph; see :meth:`Scores.compare`.
+
+        Over the parts to which either gives a score; one that the other leaves out counts as 0 there.
+
+        Args:
+            kind: "nodes" or "edges". Edges have no scores per example, and so no intervals.
+
+        Raises:
+            InputError: for scores of another graph, of another kind, or that are not finite.
+        """
+        return compare_feature_scores(self, other, kind, draws)
+
+    def of_examples(self, nodes: Tensor) -> Tensor | None:
+        """The scores of some nodes for every example, ``[examples, nodes]``; None if they were not kept.
+
+        Args:
+            nodes: their numbers in the graph, each once.
+        """
+        if self.per_example is None:
+            return None
+        examples, ids, values = self.per_example
+        out = torch.zeros(len(self.clean), len(nodes))
+        if len(nodes):
+            order = nodes.argsort()
+            at = torch.searchsorted(nodes[order], ids).clamp(max=len(nodes) - 1)
+            there = nodes[order][at] == ids
+            out[examples[there], order[at[there]]] = values[there].float()
+        return out
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The strongest features as bars, by prompts or by positions; see
+        :func:`sparse_circuits.view.plots.feature_scores.plot_feature_scores`.
+        """
+        from sparse_circuits.view.plots.feature_scores import plot_feature_scores
+
+        return plot_feature_scores(self, path, **options)
+
     def explore(self, path: str | Path | None = None, **options: Any) -> Any:
         """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
         from sparse_circuits.view.explorer import explore
@@ -204,6 +243,11 @@ class FeatureScores:
             {site: tuple(pair) for site, pair in header["convergence"].items()},
             header["provenance"],
         )
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_feature_scores
+
+        return of_feature_scores(self)
 
     def _ranking(self, signed: bool) -> Tensor:
         if signed and not self.signed:

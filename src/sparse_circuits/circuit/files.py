@@ -196,6 +196,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "scores": ("values", "clean"),
         "feature_circuit": ("nodes", "sources", "targets", "edge_scores"),
         "feature_scores": ("nodes", "values", "clean"),
+        "trace": ("nodes", "effects", "node_runs", "sources", "targets", "edge_effects", "edge_runs"),
     }[kind]
     missing = [name for name in required if name not in tensors] + [
         k for k in ("graph", "provenance") if k not in header

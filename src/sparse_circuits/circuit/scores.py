@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.circuit.circuit import Circuit
+from sparse_circuits.circuit.comparison import Comparison, compare_scores
 from sparse_circuits.circuit.feature_scores import FeatureScores
 from sparse_circuits.circuit.files import kind_of, pack_scores, read, write
 from sparse_circuits.circuit.select import greedy, strength, top
@@ -130,6 +131,30 @@ class Scores:
             self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed
         )
 
+    def compare(self, other: Scores, *, draws: int = 500) -> Comparison:
+        """How far these scores agree with another method's of the same graph, such as ``Exact()``: correlations over all.
+
+        Where one of the methods' scores carry no sign, sizes are compared. Intervals are from examples that are resampled alike
+        in both; a method whose scores were not kept per example stays as it is.
+
+        >>> sc.attribute(model, graph, task, sc.EAPIG()).compare(exact).plot()
+
+        Args:
+            draws: bootstrap resamples.
+
+        Raises:
+            InputError: for scores of another graph or kind, or that are not finite.
+        """
+        return compare_scores(self, other, draws)
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Heads by layers, nodes by positions, or bars of the strongest; see
+        :func:`sparse_circuits.view.plots.scores.plot_scores`.
+        """
+        from sparse_circuits.view.plots.scores import plot_scores
+
+        return plot_scores(self, path, **options)
+
     def explore(self, path: str | Path | None = None, **options: Any) -> Any:
         """A page to explore it in; see :func:`sparse_circuits.view.explorer.explore`."""
         from sparse_circuits.view.explorer import explore
@@ -141,10 +166,33 @@ class Scores:
         return write(Path(path), "scores", *pack_scores(self))
 
     def to_eap_ig(self, path: str | Path, *, d_model: int | None = None, negate: bool = False) -> Path:
-        """Write all scores as EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.eap_ig.write_eap_ig`."""
-        from sparse_circuits.circuit.eap_ig import write_eap_ig
+        """Write all scores as EAP-IG's JSON or ``.pt``; see :func:`sparse_circuits.circuit.formats.eap_ig.write_eap_ig`."""
+        from sparse_circuits.circuit.formats.eap_ig import write_eap_ig
 
         return write_eap_ig(path, self, d_model=d_model, negate=negate)
+
+    @classmethod
+    def from_eap_ig(cls, path: str | Path, graph: Graph | None = None, *, negate: bool = False) -> Scores:
+        """All scores in EAP-IG's JSON or ``.pt``, with no metric of any example: ``clean`` is empty.
+
+        Args:
+            graph: the graph that they must be of; by default any, at the level that the file is of.
+            negate: turn the signs around; see :mod:`sparse_circuits.circuit.formats.eap_ig`.
+
+        Raises:
+            InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
+        """
+        from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
+
+        file = EAPIGFile.read(path)
+        try:
+            found, _, values = file.to(graph, negate=negate)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        about = {"imported": Path(path).name, "d_model": file.d_model}
+        return cls(
+            found, torch.zeros(found.shape) if values is None else values, torch.empty(0), None, provenance=about
+        )
 
     @classmethod
     def load(cls, path: str | Path, dictionaries: Mapping[str, Any] | None = None) -> Scores | FeatureScores:
@@ -167,6 +215,15 @@ class Scores:
             chosen=tensors.get("chosen"),
             provenance=header["provenance"],
         )
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_scores
+
+        return of_scores(self)
+
+    def __repr__(self) -> str:
+        about = "".join(f", {key}={self.provenance[key]!r}" for key in ("task", "method") if self.provenance.get(key))
+        return f"Scores({self.graph.size:,} {self.graph.thing}s, {len(self.clean)} examples{about})"
 
     def _ranking(self, n: int, signed: bool) -> Tensor:
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Stability:
 
     Attributes:
         graph: the graph.
+        values: the scores over all examples.
         low, high: the 95% percentile interval of each score.
         negative, positive: the share of resamples in which a score is below, above 0.
         among_top: the share of resamples in which it is among the ``n`` strongest.
@@ -33,6 +35,7 @@ class Stability:
     """
 
     graph: Graph
+    values: Tensor
     low: Tensor
     high: Tensor
     negative: Tensor
@@ -75,6 +78,7 @@ class Stability:
         shares = {name: cls._spread(graph, count / draws) for name, count in counts.items()}
         return cls(
             graph=graph,
+            values=scores.values,
             low=cls._spread(graph, ends[0]),
             high=cls._spread(graph, ends[1]),
             candidates=cls._spread(graph, candidates),
@@ -93,6 +97,21 @@ class Stability:
         """
         at = self.graph.index(name)
         return float(self.low[at]), float(self.high[at])
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The strongest parts with their intervals; see :func:`sparse_circuits.view.plots.others.plot_stability`."""
+        from sparse_circuits.view.plots.others import plot_stability
+
+        return plot_stability(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_stability
+
+        return of_stability(self)
+
+    def __repr__(self) -> str:
+        n, holds = int(self.candidates.sum()), int(self.holds(0.95).sum())
+        return f"Stability(of {n:,} {self.graph.thing}s, {holds:,} keep their rank and sign in 95% of the resamples)"
 
     @staticmethod
     def _spread(graph: Graph, values: Tensor) -> Tensor:
