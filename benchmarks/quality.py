@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import sparse_circuits as sc
+from sparse_circuits.circuit.comparison import pearson, spearman
 from sparse_circuits.task.bundled import BUNDLED
 from sparse_circuits.zoo.planted import planted_induction
 
@@ -94,7 +95,7 @@ def agreement(scores: sc.Scores, exact: sc.Scores) -> dict[str, tuple[float, Ten
         truth, resampled = truth.abs(), resampled.abs()
     return {
         "pearson": (float(pearson(found, truth)), pearson(again, resampled)),
-        "spearman": (float(pearson(ranks(found), ranks(truth))), pearson(ranks(again), ranks(resampled))),
+        "spearman": (float(spearman(found, truth)), spearman(again, resampled)),
     }
 
 
@@ -118,20 +119,6 @@ def on_planted(method: sc.Method) -> float:
     strength = scores.values[graph.mask].abs()
     true, other = strength[truth][:, None], strength[~truth][None]
     return float(((true > other).float() + 0.5 * (true == other).float()).mean())
-
-
-def pearson(a: Tensor, b: Tensor) -> Tensor:
-    a, b = (x.double() - x.double().mean(-1, keepdim=True) for x in (a, b))
-    return (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Ranks along the last dimension; ties share their mean rank."""
-    out = []
-    for row in values.reshape(-1, values.shape[-1]):
-        _, place, counts = row.unique(return_inverse=True, return_counts=True)
-        out.append((counts.cumsum(0) - (counts - 1) / 2)[place])
-    return torch.stack(out).view(values.shape)
 
 
 def bounds(sample: Tensor) -> list[float]:

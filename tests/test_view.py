@@ -614,7 +614,7 @@ def curve_on(graph: Graph, completeness: bool = False) -> Curve:
 
 def test_curve_draws_values_intervals_and_levels(tmp_path: Path) -> None:
     curve = curve_on(GRAPHS["sequential"])
-    figure = plot_curve(curve, tmp_path / "curve.svg")
+    figure = plot_curve(curve, tmp_path / "curve.svg").picture()
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     line = next(line for line in axes.lines if str(line.get_label()).startswith("faithfulness"))
@@ -639,7 +639,7 @@ def test_curve_counts_what_is_chosen(level: str) -> None:
     scores = scores_on(graph)
     circuits = [scores.greedy(n) for n in (1, 8, 15)]
     curve = Curve((1, 8, 15), tuple(evaluation_of(c, i / 3) for i, c in enumerate(circuits)))
-    (axes,) = plot_curve(curve).axes
+    (axes,) = plot_curve(curve).picture().axes
     assert axes.get_xlabel() == f"{graph.thing}s in the circuit (of {graph.size:,})"
     line = next(line for line in axes.lines if str(line.get_label()).startswith("faithfulness"))
     assert list(line.get_xdata()) == [c.size for c in circuits if c.size]
@@ -649,7 +649,7 @@ def test_curve_counts_what_is_chosen(level: str) -> None:
 def test_curve_draws_completeness_and_baseline() -> None:
     curve = curve_on(GRAPHS["sequential"], completeness=True)
     baseline = baseline_of(curve.evaluations[-1].circuit)
-    figure = curve.plot(baseline=baseline, title="Mine")
+    figure = curve.plot(baseline=baseline, title="Mine").picture()
     text = words(figure)
     assert "completeness" in text
     assert "random circuits (20 draws)" in text

@@ -378,7 +378,7 @@ def test_curve_of_features_beside_neurons_and_random_ones() -> None:
         Baseline(e.circuit.size, tuple(evaluation_of(e.circuit, 0.01 * i) for i in range(20)))
         for e in features.evaluations
     ]
-    axes = plot_curve(features, beside={"neurons": neurons}, baseline=random).axes[0]
+    axes = plot_curve(features, beside={"neurons": neurons}, baseline=random).picture().axes[0]
     lines = {str(line.get_label()): line for line in axes.get_lines()}
     assert lines["features (95% interval)"].get_ydata() == pytest.approx([0, 0.5, 1.0], abs=1e-6)  # pyright: ignore[reportArgumentType]
     assert lines["neurons"].get_ydata() == pytest.approx([0, 0.2, 0.4], abs=1e-6)  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -49,6 +50,17 @@ class Contributions:
         values = torch.cat([self.values.mean(0), self.bias.mean()[None]])
         order = values.abs().argsort(descending=True, stable=True).tolist()
         return {names[i]: float(values[i]) for i in order}
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The largest contributions as bars; see :func:`sparse_circuits.view.plots.others.plot_contributions`."""
+        from sparse_circuits.view.plots.others import plot_contributions
+
+        return plot_contributions(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_contributions
+
+        return of_contributions(self)
 
     def __repr__(self) -> str:
         return f"Contributions({self.node}: {float(self.preactivation.mean()):.3f} from {len(self.sources)} nodes and biases)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -49,12 +50,24 @@ class Baseline:
 
     @property
     def median(self) -> float:
+        """Of the draws' faithfulness."""
         return float(self.faithfulness.median())
 
     @property
     def interval(self) -> tuple[float, float]:
         """The central 95% of the draws."""
         return interval(self.faithfulness)
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A histogram of the random circuits; see :func:`sparse_circuits.view.plots.others.plot_baseline`."""
+        from sparse_circuits.view.plots.others import plot_baseline
+
+        return plot_baseline(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_baseline
+
+        return of_baseline(self)
 
     def __repr__(self) -> str:
         low, high = self.interval

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -39,14 +40,17 @@ class Curve:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """The circuits' own sizes, after what dangles is removed."""
         return tuple(e.circuit.size for e in self.evaluations)
 
     @property
     def faithfulness(self) -> tuple[float, ...]:
+        """Of each circuit."""
         return tuple(e.faithfulness for e in self.evaluations)
 
     @property
     def intervals(self) -> tuple[tuple[float, float], ...]:
+        """The 95% bootstrap interval of each circuit's faithfulness."""
         return tuple(e.faithfulness_interval for e in self.evaluations)
 
     @property
@@ -96,11 +100,16 @@ class Curve:
         one = torch.ones_like(heights[:1])
         return torch.trapezoid(torch.cat([first * one, heights, last * one]), shares[:, None], dim=0)
 
-    def plot(self, path: Any = None, **options: Any) -> Any:
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
         """The curve with its band; see :func:`sparse_circuits.view.curve.plot_curve`."""
         from sparse_circuits.view.curve import plot_curve
 
         return plot_curve(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_curve
+
+        return of_curve(self)
 
 
 def faithfulness_curve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -75,8 +76,14 @@ class FeatureRunner:
         return cls(anatomy, graph, batch, references, groups)
 
     @torch.no_grad()
-    def final(self, circuit: FeatureCircuit, policy: Policy) -> Tensor:
-        """The last residual stream: ``[examples, pos, d_model]``. Cost: a forward pass, and an encoding at every place."""
+    def final(
+        self, circuit: FeatureCircuit, policy: Policy, see: Callable[[Site, Tensor], None] | None = None
+    ) -> Tensor:
+        """The last residual stream: ``[examples, pos, d_model]``. Cost: a forward pass, and an encoding at every place.
+
+        Args:
+            see: shown what is read at every place, as ablated so far and before its own nodes are.
+        """
         embedding = self.anatomy.embed(self.batch.tokens)
         ablates = {
             place.site: (place, self.references[i], self._ablates(i, circuit, policy))
@@ -85,6 +92,8 @@ class FeatureRunner:
         }
 
         def visit(site: Site, read: Tensor, written: Tensor) -> Tensor:
+            if see is not None:
+                see(site, read)
             place, reference, mask = ablates[site]
             mask = mask.to(written.device)[:, self.groups.to(written.device).clamp(min=0)]  # [nodes, batch, pos]
             return _ablated(place, reference, mask.movedim(0, -1), read, written)

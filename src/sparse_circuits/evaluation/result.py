@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -59,6 +61,7 @@ class Evaluation:
 
     @property
     def completeness_interval(self) -> tuple[float, float] | None:
+        """95% percentile bootstrap interval of :attr:`completeness`, or None."""
         return None if self._completeness is None else self._completeness[1]
 
     @cached_property
@@ -76,6 +79,17 @@ class Evaluation:
     @cached_property
     def _completeness(self) -> tuple[float, tuple[float, float]] | None:
         return None if self.complement is None else ratio(self.complement, self.clean, self.empty)
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """The metric per intervention with error bars; see :func:`sparse_circuits.view.plots.interventions.plot_evaluation`."""
+        from sparse_circuits.view.plots.interventions import plot_evaluation
+
+        return plot_evaluation(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_evaluation
+
+        return of_evaluation(self)
 
     def __repr__(self) -> str:
         low, high = self.faithfulness_interval

@@ -5,6 +5,7 @@ from sparse_circuits.features.feature import Context, Feature
 from sparse_circuits.features.heads import HeadReport, head_report
 from sparse_circuits.features.labels import Labels, neuronpedia_url
 from sparse_circuits.features.logits import promoted
+from sparse_circuits.features.mlps import MLPReport, mlp_report
 from sparse_circuits.features.neighbours import Similar, similar
 from sparse_circuits.features.pages import feature_pages
 from sparse_circuits.features.store import FeatureStore
@@ -15,10 +16,12 @@ __all__ = [
     "FeatureStore",
     "HeadReport",
     "Labels",
+    "MLPReport",
     "Similar",
     "collect_contexts",
     "feature_pages",
     "head_report",
+    "mlp_report",
     "neuronpedia_url",
     "promoted",
     "similar",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 _BANDS = ((0.8, 1.0), (0.6, 0.8), (0.4, 0.6), (0.2, 0.4), (0.0, 0.2))
@@ -134,18 +135,13 @@ class Feature:
             "similar": [[name, round(value, 5)] for name, value in self.similar],
         }
 
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """A histogram of its values, and the tokens it moves; see :func:`sparse_circuits.view.plots.features.plot_feature`."""
+        from sparse_circuits.view.plots.features import plot_feature
+
+        return plot_feature(self, path, **options)
+
     def _repr_html_(self) -> str:
-        scale = max(abs(self.highest), abs(self.lowest)) or 1.0
-        title = f"<b>{escape(self.name)}</b>" + (f": {escape(self.label)}" if self.label else "")
-        if self.link:
-            title += f' <a href="{escape(self.link)}">Neuronpedia</a>'
-        parts = [
-            f"<div>{title}</div>",
-            f"<div>fires on {self.density:.2%} of {self.tokens:,} tokens, mean {self.mean:.3g}, highest {self.highest:.3g}</div>",
-        ]
-        for what, pairs in (("promotes", self.promoted), ("suppresses", self.suppressed), ("similar", self.similar)):
-            if pairs:
-                listed = ", ".join(f"{escape(name)} ({value:+.2f})" for name, value in pairs[:8])
-                parts.append(f"<div>{what}: {listed}</div>")
-        parts += [f"<div>{context.value:.2f} | {context.to_html(scale)}</div>" for context in self.top[:8]]
-        return f'<div style="font-family:sans-serif;font-size:13px;line-height:1.6">{"".join(parts)}</div>'
+        from sparse_circuits.view.display import of_feature
+
+        return of_feature(self)

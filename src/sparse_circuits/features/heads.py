@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,17 @@ class HeadReport:
             "suppressed": [[token, round(value, 4)] for token, value in self.suppressed],
             "prompts": [prompt.to_dict() for prompt in self.prompts],
         }
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Attention patterns; see :func:`sparse_circuits.view.plots.features.plot_head`."""
+        from sparse_circuits.view.plots.features import plot_head
+
+        return plot_head(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import of_head
+
+        return of_head(self)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ _STYLE: dict[Any, Any] = {
 
 class Picture(Figure):
     """A matplotlib figure that notebooks show, whether or not pyplot was ever imported."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As a figure's, without a warning for each character of a token that matplotlib's font lacks."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+            super().savefig(*args, **kwargs)
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -52,10 +59,18 @@ def check_path(path: str | Path | None) -> Path | None:
 def save(figure: Picture, path: Path | None) -> Picture:
     """Save by the path's ending; a reader sees the old file or the new one, never half of it."""
     if path is not None:
-        ending = path.suffix.lower()[1:]
-        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
-        with matplotlib.rc_context(_STYLE):
-            write_atomically(
-                path, lambda to: figure.savefig(to, format=ending, dpi=figure.fitting_dpi, metadata=undated)
-            )
+        write_atomically(path, lambda to: _write(figure, to, path.suffix.lower()[1:]))
     return figure
+
+
+def svg_of(figure: Picture) -> str:
+    """The picture as the text of a ``.svg`` file."""
+    buffer = BytesIO()
+    _write(figure, buffer, "svg")
+    return buffer.getvalue().decode("utf-8")
+
+
+def _write(figure: Picture, to: Path | BytesIO, ending: str) -> None:
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(to, format=ending, dpi=figure.fitting_dpi, metadata=undated)

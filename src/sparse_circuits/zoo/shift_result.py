@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,6 +128,17 @@ class ShiftResult:
         widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
         padded = ("  ".join((line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:]))) for line in lines)
         return "\n".join(line.rstrip() for line in padded)
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Accuracies with their intervals; see :func:`sparse_circuits.zoo.shift_plot.plot_shift`."""
+        from sparse_circuits.zoo.shift_plot import plot_shift
+
+        return plot_shift(self, path, **options)
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.display import card, grid
+
+        return card("ShiftResult", [], grid(HEADINGS, (row.cells() for row in self.rows)))
 
     def records(self) -> list[list[Any]]:
         """A heading and a line for each row, as CSV has it: values and the ends of their intervals, as shares."""

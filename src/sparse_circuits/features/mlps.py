@@ -1,0 +1,78 @@
+"""What an MLP does on a task's prompts: the tokens that its output promotes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_circuits.errors import InputError
+from sparse_circuits.features.logits import Tokens, logit_effects, strongest
+from sparse_circuits.model import anatomy_of
+from sparse_circuits.model.sites import Site
+from sparse_circuits.model.walk import Walk
+from sparse_circuits.task.task import Task
+
+
+@dataclass(frozen=True)
+class MLPReport:
+    """What an MLP does on a task's prompts.
+
+    Attributes:
+        name: ``"m1"``.
+        promoted, suppressed: by its output at the last token, mean over all prompts, in logits.
+    """
+
+    name: str
+    promoted: Tokens
+    suppressed: Tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        return {
+            "name": self.name,
+            "promoted": [[token, round(value, 4)] for token, value in self.promoted],
+            "suppressed": [[token, round(value, 4)] for token, value in self.suppressed],
+        }
+
+
+@torch.no_grad()
+def mlp_report(model: Any, task: Task, mlp: str, *, k: int = 10, batch_size: int = 32) -> MLPReport:
+    """The tokens that an MLP's output at the last token promotes and suppresses, mean over a task's clean prompts.
+
+    With y what the MLP adds to the stream there, biases included and after a post-norm, its effect on the logits is
+    ``W_U^T (r w * C y)`` as of a head (:func:`head_report`): r is the final norm's own factor in this run, held constant, and
+    the mean over the vocabulary is taken off. What later layers make of it is not in it. Cost: one forward pass over the
+    prompts.
+
+    Args:
+        mlp: ``"m1"``.
+        k: tokens of each kind.
+
+    Raises:
+        InputError: for an MLP that the model does not have, or prompts that do not tokenise.
+    """
+    anatomy = anatomy_of(model)
+    match = re.fullmatch(r"m(\d+)", mlp.partition("@")[0])
+    if match is None or int(match[1]) >= len(anatomy.blocks) or anatomy.blocks[int(match[1])].mlp is None:
+        raise InputError(f"{mlp!r} is no MLP of the model; expected m0 to m{len(anatomy.blocks) - 1}.")
+    site = Site("mlp", int(match[1]))
+    effects = []
+    for _, batch in task.tokenized(model, anatomy, corrupted=False).batches(batch_size):
+        kept: list[Tensor] = []
+
+        def visit(site: Site, read: Tensor, written: Tensor, kept: list[Tensor] = kept) -> Tensor:
+            kept.append(written)
+            return written
+
+        final = Walk(anatomy, {site}, batch.padding).run(anatomy.embed(batch.tokens), visit)
+        rows, end = torch.arange(len(batch.tokens)), batch.lengths.cpu() - 1
+        stream = final[rows, end]
+        out = kept[0][rows, end].float().to(stream.device) * anatomy.final_norm.inverse_scale(stream)
+        effects.append(logit_effects(anatomy, out).cpu())
+    mean = torch.cat(effects).mean(0, keepdim=True)
+    ((up, down),) = strongest(mean, k, getattr(model, "tokenizer", None))
+    return MLPReport(match[0], up, down)

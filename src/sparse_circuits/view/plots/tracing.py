@@ -1,0 +1,104 @@
+"""Plots of traces: what ablating all features at once does beside the sum of what each does, and two traces compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_n
+from sparse_circuits.view.plots.colours import CARRIES, NEUTRAL
+from sparse_circuits.view.plots.comparison import comparison_panel, correlations
+from sparse_circuits.view.plots.intervals import of_mean
+from sparse_circuits.view.plots.parts import CHARACTER, Axis, Panel, Rule, Series, Shape, shown
+from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
+
+if TYPE_CHECKING:
+    from sparse_circuits.tracing import TraceComparison, Validation
+    from sparse_circuits.tracing.validation import Moved
+
+
+def plot_validation(
+    validation: Validation, path: str | Path | None = None, *, n: int = 15, title: str | None = None
+) -> Plot:
+    """What each traced feature alone does to the metric, what all at once do, and what that changes downstream.
+
+    Below the features' own bars stand the sum of these and the change when all are ablated at once. Then the features and
+    the tokens' logits that change most, when all are ablated at once and as the sum of the separate changes.
+
+    Args:
+        path: where to save it too; see :meth:`Plot.save`.
+        n: how many features, and tokens, are shown at most.
+        title: instead of the task's name and the ablation.
+
+    Raises:
+        InputError: for an ending that is not known.
+    """
+    if path is not None:
+        check_plot_path(path)
+    check_n("Validation", n)
+    effects = validation.separate.double().mean(1)
+    order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
+    intervals = of_mean(validation.separate[order].T) if order else []
+    parts = [Part(validation.names[i], float(effects[i]), bounds) for i, bounds in zip(order, intervals, strict=True)]
+    parts += [
+        Part(f"sum of all {len(validation.names):,}", validation.separate_sum, validation.separate_interval),
+        Part("all at once", validation.change, validation.change_interval),
+    ]
+    panels = [bar_panel(parts, f"change of {validation.metric}", title="each feature alone, their sum, all at once")]
+    for what, label, moved in (
+        ("features downstream", "change of activation, summed over tokens", validation.features),
+        ("logits at the last token", "change, less the mean change of all logits", validation.tokens),
+    ):
+        if moved:
+            panels.append(_moved(what, label, moved[:n]))
+    known = f"{len(validation.names):,} traced features ablated: {validation.task}, {validation.ablation} ablation"
+    note = f"bars: 95% bootstrap interval over {len(validation.clean):,} examples; {SIGNS}"
+    return finished(Plot(known if title is None else title, tuple(panels), note), path)
+
+
+def plot_trace_comparison(
+    comparison: TraceComparison, path: str | Path | None = None, *, title: str = "Two traces"
+) -> Plot:
+    """Effects that both traces know, one against the other: of features, of edges, and of edges into the logits,
+    as far as they have any of these in common.
+
+    Args:
+        path: where to save it too; see :meth:`Plot.save`.
+
+    Raises:
+        InputError: for an ending that is not known.
+    """
+    if path is not None:
+        check_plot_path(path)
+    panels, notes = [], []
+    for kind in ("nodes", "edges", "logits"):
+        both = getattr(comparison, kind)
+        if kind != "nodes" and not both.names:
+            continue
+        panels.append(comparison_panel(both, kind if kind != "logits" else "edges into the logits", (4.6, 4.4)))
+        notes.append(f"{kind}: {correlations(both)}")
+    return finished(Plot(title, tuple(panels), "; ".join(notes), columns=len(panels)), path)
+
+
+def _moved(what: str, label: str, moved: Sequence[Moved]) -> Panel:
+    names = tuple(one.name for one in moved)
+    sides: tuple[tuple[str, str, str, Shape], ...] = (
+        ("together", "all at once", CARRIES, "circle"),
+        ("separate", "sum of the separate changes", NEUTRAL, "square"),
+    )
+    marks = tuple(
+        Series(
+            name,
+            tuple(getattr(one, field) for one in moved),
+            tuple(map(float, range(len(moved)))),
+            tuple(f"{shown(one.name, 120)}\n{name}: {getattr(one, field):.4g}" for one in moved),
+            colour,
+            mark=mark,
+            size=6,
+        )
+        for field, name, colour, mark in sides
+    )
+    wide = CHARACTER * max(len(shown(name)) for name in names)
+    size = (max(7.2, wide + 3.5), 1.2 + 0.23 * max(3, len(names)))
+    return Panel(Axis(label), Axis(names=names), marks, (Rule(0.0, "x", dashed=False),), what, size)
