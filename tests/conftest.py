@@ -189,3 +189,16 @@ def token_task(n: int = 4, length: int = 7, *, varied: bool = False, metric: obj
         corrupted.append(other.tolist())
     metric = metric or sc.LogitDiff([3 + i % 5 for i in range(n)], [10 + i % 7 for i in range(n)])
     return sc.Task(clean, corrupted, metric=metric, name="random")
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that the command ``demo`` left, of fewer prompts than it takes by itself, and what it printed."""
+    from typer.testing import CliRunner
+
+    from sparse_circuits.cli.app import app
+
+    out = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--examples", "16", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    return out, result.stdout

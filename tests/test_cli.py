@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -32,8 +33,21 @@ from sparse_circuits.graph import LEVELS
 from sparse_circuits.model.rules import RULES
 from sparse_circuits.zoo.tokenizer import build
 
-COMMANDS = ("find", "evaluate", "view", "methods", "models", "tasks", "demo", "shift", "features")
-RUN_FILES = {"circuit.safetensors", "scores.safetensors", "circuit.svg", "circuit.png", "run.json"}
+COMMANDS = (
+    "find",
+    "evaluate",
+    "view",
+    "report",
+    "export",
+    "methods",
+    "models",
+    "tasks",
+    "demo",
+    "shift",
+    "features",
+    "trace",
+)
+RUN_FILES = {"circuit.safetensors", "scores.safetensors", "circuit.svg", "circuit.png", "explorer.html", "run.json"}
 
 
 def run(*words: object) -> Result:
@@ -545,10 +559,12 @@ def test_view_as_a_page(found: Result, tmp_path: Path) -> None:
     folder = Path(shutil.copytree("first", tmp_path / "run"))
     assert "page" in ok("view", folder, "--explore", tmp_path / "plain.html").output
     name = sc.Circuit.load(folder / "circuit.safetensors").nodes[0]
-    (folder / "features.json").write_text(json.dumps({"features": {name: {"label": "so it is called"}}}))
+    pages = {"features": {name: {"label": "so it is called"}}, "heads": {name: {"looks_at": [["girls", 0.9]]}}}
+    (folder / "features.json").write_text(json.dumps(pages))
     ok("view", folder, "--explore", tmp_path / "told.html", "--title", "As a page")
     plain, told = ((tmp_path / f"{which}.html").read_text() for which in ("plain", "told"))
     assert "so it is called" in told
+    assert '"looks_at":[["girls",0.9]]' in told
     assert "so it is called" not in plain
     assert "<title>As a page</title>" in told
     refused = run("view", folder, "--explore", tmp_path / "x.html", "--max-edges", 3)
@@ -570,14 +586,89 @@ def test_tasks_and_models() -> None:
     assert "layers" in text
 
 
-def test_demo(tmp_path: Path) -> None:
-    for _ in range(2):  # the second replaces the first
-        text = ok("demo", "--out", tmp_path / "demo", "--device", "cpu").stdout
-    assert names_in(tmp_path / "demo") == RUN_FILES
-    assert "random, median of 20" in text
-    assert f"{tmp_path / 'demo' / 'circuit.svg'}" in text
-    results = json.loads((tmp_path / "demo" / "run.json").read_text())["results"]
-    assert results["faithfulness_interval"][0] > results["random"]["interval"][1]
+def test_demo(demo_run: tuple[Path, str]) -> None:
+    out, text = demo_run
+    pages = [out / "ioi" / "explorer.html"]
+    if importlib.util.find_spec("sae_lens"):
+        pages.append(out / "agreement" / "explorer.html")
+        assert names_in(out / "agreement") == RUN_FILES | {"neurons.safetensors"}
+    else:
+        assert "The second circuit, of features, was left out." in text
+        assert "pip install" in text
+    assert f"Open in a browser: {', '.join(map(str, pages))}" in text.splitlines()
+    assert names_in(out / "ioi") == RUN_FILES
+    assert names_in(out) == {page.parent.name for page in pages}
+    assert text.count("random, median of 20") == len(pages)
+    for page in pages:
+        results = json.loads((page.parent / "run.json").read_text())["results"]
+        assert results["faithfulness_interval"][0] > results["random"]["interval"][1]
+
+
+def test_demo_replaces_runs_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "agreement").mkdir()
+    (tmp_path / "agreement" / "mine.txt").touch()
+    refused = run("demo", "--out", tmp_path)
+    assert refused.exit_code == 2
+    assert "agreement holds no run.json, so no run wrote it" in refused.stderr
+    assert names_in(tmp_path) == {"agreement"}
+
+
+def test_demo_says_what_it_needs_for_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first circuit is found all the same."""
+    monkeypatch.setitem(sys.modules, "sae_lens", None)
+    text = ok("demo", "--out", tmp_path, "--examples", 4, "--device", "cpu").stdout
+    assert names_in(tmp_path) == {"ioi"}
+    (line,) = (line for line in text.splitlines() if "left out" in line)
+    assert "SAELens" in line
+    assert "pip install" in line
+
+
+def test_a_run_leaves_a_page_to_explore_it_in(found: Result) -> None:
+    """The scores at sizes around the circuit's, with what the run knows of it; a repeated run leaves the same bytes."""
+    page, results = Path("first/explorer.html"), json.loads(Path("first/run.json").read_text())["results"]
+    assert found.stdout.splitlines()[-1] == f"Open in a browser to explore it: {page}"
+    data = page_data(page)
+    scores, n = sc.Scores.load("first/scores.safetensors"), Record.load(Path("first/run.json")).arguments.size
+    assert n is not None
+    expected = sorted({n // 8, n // 4, n // 2, n, *(min(size, scores.graph.size) for size in (2 * n, 4 * n))})
+    points = data["curves"][0]["points"]
+    assert [point["asked"] for point in points] == expected
+    assert [point["size"] for point in points] == [scores.greedy(size).size for size in expected]
+    assert data["steps"][data["start"]] == n
+    assert data["steps"][-1] == expected[-1]
+    for known in (data["evaluations"][0], next(point for point in points if point["asked"] == n)):
+        assert known["value"] == pytest.approx(results["faithfulness"], rel=1e-3)
+        assert [known["low"], known["high"]] == pytest.approx(results["faithfulness_interval"], rel=1e-3)
+    assert data["random"]["value"] == pytest.approx(results["random"]["median"], abs=1e-3)
+    assert data["random"]["draws"] == 20
+    ok("find", "--from", "first/run.json", "--out", "page-again")
+    assert Path("page-again/explorer.html").read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--threshold", 0.01),
+        ("--edges", 30, "--stable", 0.9),
+        ("--method", "acdc"),
+        ("--level", "neurons", "--size", 30),
+    ],
+    ids=["threshold", "stable", "acdc", "neurons"],
+)
+def test_the_page_of_a_circuit_chosen_otherwise(options: tuple[object, ...], tmp_path: Path) -> None:
+    ok("find", *PAIRS, "--method", "eap", *options, "--out", tmp_path / "run")
+    data = page_data(tmp_path / "run" / "explorer.html")
+    results = json.loads((tmp_path / "run" / "run.json").read_text())["results"]
+    by_size = "neurons" in options
+    assert (data["curves"] != [None]) == by_size
+    assert data["evaluations"][0]["value"] == pytest.approx(results["faithfulness"], rel=1e-3)
+    assert data["evaluations"][0]["size"] == results["size"]["circuit"] == data["sizes"][0][data["start"]]
+
+
+def page_data(path: Path) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.S)
+    assert found
+    return json.loads(found[1])
 
 
 # --- bad input ---

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 import torch
-from test_cli import names_in, ok, run
+from test_cli import RUN_FILES, names_in, ok, page_data, run
 
 import sparse_circuits as sc
 from sparse_circuits.attribution import METHODS, Method
@@ -28,7 +28,7 @@ from sparse_circuits.zoo import toy_path
 
 TASK = ("--task", "sva-across-rc", "--examples", 10)
 FIND = ("find", *TASK, "--dictionaries", "dicts", "--steps", 2)
-FILES = {"circuit.safetensors", "scores.safetensors", "neurons.safetensors", "circuit.svg", "circuit.png", "run.json"}
+FILES = RUN_FILES | {"neurons.safetensors"}
 sae_lens = pytest.importorskip("sae_lens", reason="SAELens is not installed (it needs TransformerLens 3)")
 BUNDLED = toy_path() / "dictionaries"
 
@@ -454,3 +454,16 @@ def test_bad_input_has_one_clear_line(words: tuple[object, ...], phrase: str) ->
     assert phrase in line
     assert result.stdout == ""
     assert set(Path().rglob("*")) == before
+
+
+def test_a_run_leaves_a_page_to_explore_it_in(found: str) -> None:
+    data, record = page_data(Path("first/explorer.html")), Record.load(Path("first/run.json"))
+    assert found.splitlines()[-1] == f"Open in a browser to explore it: {Path('first/explorer.html')}"
+    total = len(FeatureScores.load("first/scores.safetensors").node_ids)
+    assert [point["asked"] for point in data["curves"][0]["points"]] == [5, 10, 20, 40, min(80, total)]
+    assert data["steps"][data["start"]] == 40
+    known = data["evaluations"][0]
+    assert known["value"] == pytest.approx(record.results["faithfulness"], rel=1e-3)
+    assert data["random"]["value"] == pytest.approx(record.results["random"]["median"], abs=1e-3)
+    ok("find", "--from", "first/run.json", "--out", "page-again")
+    assert Path("page-again/explorer.html").read_bytes() == Path("first/explorer.html").read_bytes()

@@ -246,11 +246,88 @@ def test_the_curve_is_on_the_slider() -> None:
     curve = sc.Curve(asked, tuple(evaluation(scores.greedy(n), n / 200) for n in asked))
     data = data_of(explore(scores, curve=curve))
     assert set(asked) <= set(data["steps"])
-    assert [point["x"] for point in data["curve"]["points"]] == list(asked)
-    assert [point["value"] for point in data["curve"]["points"]] == pytest.approx([n / 200 for n in asked])
-    assert [point["size"] for point in data["curve"]["points"]] == [scores.greedy(n).size for n in asked]
+    assert [point["x"] for point in data["curves"][0]["points"]] == list(asked)
+    assert [point["value"] for point in data["curves"][0]["points"]] == pytest.approx([n / 200 for n in asked])
+    assert [point["size"] for point in data["curves"][0]["points"]] == [scores.greedy(n).size for n in asked]
     with pytest.raises(sc.InputError, match=r"explore\(curve=...\) is of other circuits"):
         explore(scores, curve=curve, select="top")
+
+
+def test_of_two_circuits_both_curves_are_there() -> None:
+    a, b = component_scores(0), component_scores(1)
+    one = sc.Curve((10, 40), tuple(evaluation(a.greedy(n), 0.5) for n in (10, 40)))
+    other = sc.Curve((25, 60), tuple(evaluation(b.greedy(n), 0.25) for n in (25, 60)))
+    data = data_of(explore(a, compare=b, curve=(one, other)))
+    assert [[p["x"] for p in curve["points"]] for curve in data["curves"]] == [[10, 40], [25, 60]]
+    assert [[p["value"] for p in curve["points"]] for curve in data["curves"]] == [[0.5, 0.5], [0.25, 0.25]]
+    assert {10, 25, 40, 60} <= set(data["steps"])
+    assert data_of(explore(a, compare=b, curve=(None, other)))["curves"][0] is None
+    assert data_of(explore(a, compare=b, curve=one))["curves"][1] is None
+    few, many = a.greedy(20), b.top(50)
+    data = data_of(explore(few, compare=many, evaluation=(evaluation(few, 0.5), evaluation(many, 0.75))))
+    assert [(e["x"], e["value"]) for e in data["evaluations"]] == [(few.size, 0.5), (many.size, 0.75)]
+    with pytest.raises(sc.InputError, match=r"explore\(curve=...\) is of other circuits"):
+        explore(a, compare=b, curve=(None, one))
+    for wrong in ((one, other), (one,), (one, one, one)):
+        with pytest.raises(sc.InputError, match=r"explore\(curve=...\): expected one, or with compare= a pair"):
+            explore(a, curve=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_evaluated_circuit_of_scores_is_where_the_slider_starts() -> None:
+    scores = component_scores()
+    circuit = scores.greedy(37)
+    draws = tuple(evaluation(circuit, 0.01 * i) for i in range(20))
+    data = data_of(explore(scores, evaluation=evaluation(circuit, 0.5), baseline=sc.Baseline(circuit.size, draws)))
+    assert data["steps"][data["start"]] == 37
+    assert edges_at(data, data["start"]) == set(circuit.edges)
+    assert (data["evaluations"][0]["x"], data["evaluations"][0]["size"]) == (37, circuit.size)
+    assert data["random"]["value"] == pytest.approx(0.09, abs=1e-6)
+    assert data["random"]["size"] == circuit.size
+    assert data["random"]["draws"] == 20
+    with pytest.raises(sc.InputError, match=r"explore\(evaluation=...\) is of other circuits"):
+        explore(scores, evaluation=evaluation(circuit, 0.5), select="top")
+    with pytest.raises(sc.InputError, match=r"explore\(evaluation=...\) is of a circuit of \d+, and this one has"):
+        explore(scores.greedy(20), evaluation=evaluation(circuit, 0.5))
+
+
+def test_only_the_strongest_edges_are_drawn_where_there_are_more(feature_scores: sc.FeatureScores) -> None:
+    for scores in (component_scores(), feature_scores):
+        whole, part = (data_of(explore(scores, max_size=60, max_edges=n)) for n in (5000, 15))
+        n = len(whole["edges"]["u"])
+        assert n > 15
+        assert whole["leftOut"] == [0]
+        assert part["leftOut"] == [n - 15]
+        assert part["edges"]["s"] == whole["edges"]["s"][:15]
+        assert part["sizes"] == whole["sizes"]
+        assert {node["name"]: node["at"] for node in part["nodes"]} == {n["name"]: n["at"] for n in whole["nodes"]}
+
+
+def test_a_model_and_the_same_one_edited_are_compared() -> None:
+    """Scores before and after an edit are of the same graph, and both sides keep their own."""
+    pytest.importorskip("sae_lens", reason="SAELens is not installed (it needs TransformerLens 3)")
+    model = sc.load_model("toy")
+    method, sizes = sc.EAPIG(steps=2, path="activations"), (10, 40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task, saes = (
+            sc.load_task("sva-across-rc", model, n=8),
+            sc.load_dictionaries("toy", model, sites=["mlp_2", "resid_3"]),
+        )
+        scores, curves = [], []
+        for one in (model, sc.ablate_features(model, saes, ["mlp_2.f215"])):
+            found = sc.attribute(one, sc.Graph.of(one, saes), task, method, nodes_above=0.2)
+            curves.append(sc.faithfulness_curve(one, found, task, sizes, dictionaries=saes))
+            scores.append(found)
+    data = data_of(explore(scores[0], compare=scores[1], curve=(curves[0], curves[1]), labels=("before", "after")))
+    step = data["steps"].index(40)
+    ends = {
+        key: {n["name"] for n in data["nodes"] if 0 <= n[key] <= step and n["role"] != "logits"}
+        for key in ("at", "at2")
+    }
+    assert ends["at"] == set(scores[0].top(40).nodes)
+    assert ends["at2"] == set(scores[1].top(40).nodes)
+    assert ends["at"] != ends["at2"]
+    assert edges_at(data, step, "at2") == set(scores[1].top(40).edges)
 
 
 def test_meanings_belong_to_nodes_also_at_positions_and_hold_only_json() -> None:
@@ -380,6 +457,7 @@ def test_the_same_circuit_gives_the_same_page() -> None:
         ({"path": "page.svg"}, r"expected a name that ends in \.html"),
         ({"select": "best"}, r"select='best'\): expected 'greedy' or 'top'"),
         ({"max_size": 0}, r"max_size=0\): expected a whole number of at least 1"),
+        ({"max_edges": True}, r"max_edges=True\): expected a whole number of at least 1"),
         ({"compare": 3}, r"explore\(compare=int\): expected a circuit or scores"),
         ({"compare": component_scores(n_kv=2)}, "is of another graph"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 import sparse_circuits as sc
-from sparse_circuits.view.explorer import explore
+from sparse_circuits.view.explorer import Page, explore
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="the explorer's browser tests need Playwright")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -89,7 +88,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
     opened: list[tuple[Any, Opened]] = []
 
     def go(made: Any, **viewport: int) -> Opened:
-        file = made.save(tmp_path / f"page{len(opened)}.html")
+        file = made if isinstance(made, Path) else made.save(tmp_path / f"page{len(opened)}.html")
         context = browser.new_context(viewport={"width": 1280, "height": 800, **viewport}, accept_downloads=True)
         page = context.new_page()
         one = Opened(page, file)
@@ -110,23 +109,43 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Any]:
-    """The IOI circuit of components with its curve, and agreement's of features with meanings."""
+def ioi(demo_run: tuple[Path, str]) -> Path:
+    """The page of components that the demo leaves."""
+    return demo_run[0] / "ioi" / "explorer.html"
+
+
+@pytest.fixture(scope="module")
+def agreement(demo_run: tuple[Path, str]) -> Path:
+    """The page of features that the demo leaves."""
     pytest.importorskip("sae_lens", reason="SAELens is not installed (it needs TransformerLens 3)")
-    model, pages = sc.load_model("toy"), {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        task = sc.load_task("ioi", model)
-        scores = sc.attribute(model, sc.Graph.of(model), task, sc.EAPIG(steps=3))
-        curve = sc.faithfulness_curve(model, scores, task, sizes=[10, 20, 40, 80])
-        pages["ioi"] = explore(scores, curve=curve, max_size=120)
-        pages["ioi circuit"] = explore(scores.greedy(60), evaluation=sc.evaluate(model, scores.greedy(60), task))
-        pages["compare"] = explore(scores.greedy(30), compare=scores.top(50), labels=("greedy", EVIL))
-        task, saes = sc.load_task("sva-across-rc", model), sc.load_dictionaries("toy", model, sites=["resid"])
-        graph = sc.Graph.of(model, saes)
-        found = sc.attribute(model, graph, task, sc.EAPIG(steps=3, path="activations"), nodes_above=0.1)
-        assert isinstance(found, sc.FeatureScores)
-        curve = sc.faithfulness_curve(model, found, task, sizes=[10, 20, 40], dictionaries=saes)
+    return demo_run[0] / "agreement" / "explorer.html"
+
+
+@pytest.fixture(scope="module")
+def made(ioi: Path) -> dict[str, Any]:
+    """Of the demo's scores: one circuit with its evaluation, and two of them side by side with their curves."""
+    model, scores = sc.load_model("toy", device="cpu"), sc.Scores.load(ioi.with_name("scores.safetensors"))
+    assert isinstance(scores, sc.Scores)
+    task, circuit, sizes = sc.load_task("ioi", model, n=8), scores.greedy(60), (5, 20, 60)
+    curves = [sc.faithfulness_curve(model, scores, task, sizes, select=rule) for rule in ("greedy", "top")]
+    few, many = (one.evaluations[i] for one, i in zip(curves, (1, 2), strict=True))
+    return {
+        "circuit": explore(circuit, evaluation=sc.evaluate(model, circuit, task)),
+        "compare": explore(
+            few.circuit,
+            compare=many.circuit,
+            labels=("greedy", EVIL),
+            curve=(curves[0], curves[1]),
+            evaluation=(few, many),
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def told(agreement: Path) -> Page:
+    """Features of the demo with meanings of every kind, some of which are meant to break out of the page."""
+    found = sc.Scores.load(agreement.with_name("scores.safetensors"))
+    assert isinstance(found, sc.FeatureScores)
     meanings = {
         name: {
             "label": f"plural {EVIL}" if i == 0 else f"meaning {i}",
@@ -153,42 +172,60 @@ def made() -> dict[str, Any]:
         "prompts": [{"tokens": ["the", "girls"], "pattern": [[1.0, 0.0], [0.3, 0.7]]}],
         "mean": 1.25,
     }
-    pages["agreement"] = explore(found, curve=curve, meanings=meanings, max_size=60)
-    return pages
+    return explore(found, meanings=meanings, max_size=60)
+
+
+def panel_of(opened: Opened, name: str) -> str:
+    opened.node(name).click()
+    return opened.text("#panel")
 
 
 @pytest.mark.parametrize("name", ["ioi", "agreement"])
-def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page: Any, tmp_path: Path) -> None:
-    opened = open_page(made[name])
+def test_a_reader_explores_a_circuit(name: str, request: pytest.FixtureRequest, open_page: Any, tmp_path: Path) -> None:
+    """All on the very pages that the demo leaves."""
+    file = request.getfixturevalue(name)
+    opened = open_page(file)
     page, data = opened.page, opened.data()
     strong = sorted((n for n in data["nodes"] if n["s"] and n["role"] != "input"), key=lambda n: -abs(n["s"]))
     first, *others = [n["name"] for n in strong if 0 <= n["at"] <= data["start"]][:4]
+    start = str(data["start"])
+    assert page.locator("#size").input_value() == start
+    assert "random" in opened.text("#readout")
 
     # the slider: the circuit and its place on the curve
+    page.locator("#faint").fill("0")
     largest, least = int(page.locator("#size").get_attribute("max")), 2
-    page.locator("#size").fill(str(largest))
-    assert f"{data['sizes'][0][largest]:,} " in opened.text("#readout")
-    many, place = page.evaluate(DRAWN), page.locator("#here").get_attribute("transform")
-    page.locator("#size").fill(str(least))
-    assert f"{data['sizes'][0][least]:,} " in opened.text("#readout")
-    assert page.evaluate(DRAWN) < many
-    assert page.locator("#here").get_attribute("transform") != place
-    point = next(i for i, p in enumerate(data["curve"]["points"]) if p["x"] == 20)
-    page.locator("#curve .point").nth(point).click()
-    assert re.search(r"faithfulness \S+ \[", opened.text("#readout"))
-    page.locator("#size").fill(str(largest))
+    seen = []
+    for step in (largest, least):
+        page.locator("#size").fill(str(step))
+        assert f"{data['sizes'][0][step]:,} " in opened.text("#readout")
+        here = page.locator("#here")
+        seen.append((page.evaluate(DRAWN), here.get_attribute("transform"), here.locator("line").bounding_box()["x"]))
+    (many, place, right), (few, other_place, left) = seen
+    assert few < many
+    assert place != other_place
+    assert left < right
+    heights = []
+    for point in (0, len(data["curves"][0]["points"]) - 1):
+        page.locator("#curve circle.point").nth(point).click()
+        assert re.search(r"faithfulness \S+ \[", opened.text("#readout"))
+        heights.append(float(page.locator("#here circle").get_attribute("cy")))
+    assert heights[1] < heights[0]  # up the page: more faithful
+    page.locator("#size").fill(start)
 
     # a node: what it is, its effect, its edges from strong to weak
     opened.node(first).click()
     assert opened.text("#panel h3").startswith(first)
     assert "edges (" in opened.text("#panel")
+    assert data["meanings"].keys() & {first, *others}
+    assert all(("Promotes" in panel_of(opened, n)) == (n in data["meanings"]) for n in (*others, first))
     shown = [
         abs(float(text.replace("\u2212", "-")))
         for text in page.locator("#panel ul.edges").last.locator(".number").all_text_contents()
     ]
     assert shown == sorted(shown, reverse=True)
 
-    # an edge: the numbers behind it
+    # an edge: the numbers behind it; it is hidden, shown again, and hidden for good
     opened.press("Escape")
     into_logits = next(
         i
@@ -200,6 +237,20 @@ def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page:
     assert opened.text("#panel h3") == edge.replace("->", " \u2192 ")
     assert "score" in opened.text("#panel dl")
     assert "rank" in opened.text("#panel dl")
+    opened.press("Escape")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(80)
+    with_it = page.evaluate(DRAWN)
+    opened.edge(edge)
+    page.locator('#panel [data-key="hide"]').click()
+    assert opened.text("#panel h3") == "Circuit"
+    assert "Hidden (1)" in opened.text("#lists")
+    assert page.evaluate(DRAWN) < with_it
+    page.locator("#lists .plain", has_text="logits").click()
+    assert opened.text("#panel h3") == edge.replace("->", " \u2192 ")
+    assert opened.text("#lists") == ""
+    opened.press("h")
+    assert "Hidden (1)" in opened.text("#lists")
 
     # search
     opened.press("/")
@@ -231,7 +282,7 @@ def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page:
     page.reload()
     page.wait_for_selector(".node")
     lists = opened.text("#lists")
-    for text in ("writes the answer </script>", "my group: 2 nodes", "Pinned (1)", "Hidden (1)"):
+    for text in ("writes the answer </script>", "my group: 2 nodes", "Pinned (1)", "Hidden (2)"):
         assert text in lists
     assert opened.node("group 1").is_visible()
 
@@ -241,7 +292,7 @@ def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page:
     saved = tmp_path / "saved.json"
     waiting.value.save_as(saved)
     assert json.loads(saved.read_text())["notes"] == {others[0]: f"writes the answer {EVIL}"}
-    fresh = open_page(made[name])
+    fresh = open_page(file)
     assert fresh.text("#lists") == ""
     fresh.page.locator("#file").set_input_files(saved)
     assert fresh.text("#lists") == lists
@@ -258,13 +309,16 @@ def test_a_reader_explores_a_circuit(name: str, made: dict[str, Any], open_page:
             assert root.tag.endswith("svg")
             titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
             assert len(titles) > 20
-            assert "my group" in "".join(root.itertext())
+            text = "".join(root.itertext())
+            assert "my group" in text
+            assert data["title"] in text
+            assert edge.replace("->", " \u2192 ") not in text  # hidden
         else:
             assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_a_feature_means(made: dict[str, Any], open_page: Any) -> None:
-    opened = open_page(made["agreement"])
+def test_what_a_feature_means(told: Page, open_page: Any) -> None:
+    opened = open_page(told)
     data, page = opened.data(), opened.page
     labels = {value["label"]: name for name, value in data["meanings"].items()}
     page.locator("#search").fill("girls")
@@ -304,8 +358,8 @@ def test_what_a_feature_means(made: dict[str, Any], open_page: Any) -> None:
     assert page.locator("#panel [aria-label='Attention pattern'] rect").count() == 4
 
 
-def test_everything_by_keyboard(made: dict[str, Any], open_page: Any) -> None:
-    opened = open_page(made["ioi"])
+def test_everything_by_keyboard(ioi: Path, open_page: Any) -> None:
+    opened = open_page(ioi)
     page = opened.page
     opened.press("ArrowDown")
     assert opened.text("#panel h3") == "logits"
@@ -362,7 +416,7 @@ def test_everything_by_keyboard(made: dict[str, Any], open_page: Any) -> None:
 
 
 def test_kinds_and_weak_edges_can_be_left_out(made: dict[str, Any], open_page: Any) -> None:
-    opened = open_page(made["ioi circuit"])
+    opened = open_page(made["circuit"])
     page = opened.page
     every = page.evaluate(DRAWN)
     page.locator('[data-kind="v"]').uncheck()
@@ -373,13 +427,16 @@ def test_kinds_and_weak_edges_can_be_left_out(made: dict[str, Any], open_page: A
     page.locator("#faint").fill("20")
     page.wait_for_timeout(100)
     assert page.evaluate(DRAWN) < every
-    assert "strongest of 60 edges drawn" in opened.text("#readout")
+    assert re.search(r"\d+ strongest of \d+ edges drawn", opened.text("#readout"))
 
 
 def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     opened = open_page(made["compare"])
     page, data = opened.page, opened.data()
     assert page.locator("#pane-b").is_visible()
+    assert page.locator("#curve path.line").count() == 2
+    for label in ("greedy: faithfulness", f"{EVIL[:29]}\u2026: faithfulness"):
+        assert label in opened.text("#readout")
     only = next(n["name"] for n in data["nodes"] if n["at"] < 0 <= n["at2"])
     opened.node(only, "b").click()
     assert "not in it" in opened.text("#panel dl")
@@ -395,8 +452,8 @@ def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     assert page.locator("#pane-a h2").text_content() == EVIL or page.locator("#pane-b").is_visible()
 
 
-def test_it_fits_a_narrow_window(made: dict[str, Any], open_page: Any) -> None:
-    opened = open_page(made["ioi"], width=420)
+def test_it_fits_a_narrow_window(ioi: Path, open_page: Any) -> None:
+    opened = open_page(ioi, width=420)
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     opened.node("m0").click()
     assert opened.text("#panel h3") == "m0"
@@ -404,7 +461,7 @@ def test_it_fits_a_narrow_window(made: dict[str, Any], open_page: Any) -> None:
 
 def test_it_works_in_a_notebook_cell(browser: Any, made: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "cell.html"
-    file.write_text(f"<!DOCTYPE html><body>{made['ioi circuit']._repr_html_()}</body>", encoding="utf-8")
+    file.write_text(f"<!DOCTYPE html><body>{made['circuit']._repr_html_()}</body>", encoding="utf-8")
     page, trouble = browser.new_page(), []
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))

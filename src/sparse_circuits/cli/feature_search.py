@@ -10,6 +10,7 @@ from sparse_circuits.cli import output
 from sparse_circuits.cli.load import ablation_named, load_model_on, working
 from sparse_circuits.cli.methods import ENTRIES
 from sparse_circuits.cli.options import NODES, NODES_ABOVE, STEPS_OF_FEATURES
+from sparse_circuits.cli.page import curve_through, other_circuits
 from sparse_circuits.cli.record import Arguments
 from sparse_circuits.errors import InputError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sparse_circuits.attribution import Method
     from sparse_circuits.circuit import FeatureCircuit, FeatureScores
     from sparse_circuits.dictionary import Dictionaries
-    from sparse_circuits.evaluation import Baseline, Evaluation
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
     from sparse_circuits.graph import FeatureGraph
     from sparse_circuits.task import Task
 
@@ -30,6 +31,7 @@ class FoundFeatures:
         evaluated_on: the prompts of the evaluation, others than those of the scores where the task is bundled.
         neurons, of_neurons: scores of the neurons of the same sites, and the circuit of as many of these, evaluated; None
             where the features are neurons.
+        curve: of circuits of other sizes from the same scores; None where no size stands for the circuit.
     """
 
     arguments: Arguments
@@ -38,6 +40,7 @@ class FoundFeatures:
     evaluated_on: Task
     evaluation: Evaluation
     baseline: Baseline
+    curve: Curve | None
     neurons: FeatureScores | None
     of_neurons: Evaluation | None
     seconds: float
@@ -74,18 +77,22 @@ def search_features(arguments: Arguments, device: str | None) -> FoundFeatures:
         of_neurons = neurons.top(circuit.size, signed=arguments.signed)
     fresh = fresh_task(arguments, model)
     evaluating = {"ablation": scoring["ablation"], **policy(arguments), **batches}
-    circuits = [circuit] if of_neurons is None else [circuit, of_neurons]
-    evaluation, *beside = sc.evaluate_many(model, circuits, fresh, **evaluating)
+    others = other_circuits(scores, circuit)
+    circuits = [circuit, *others.values()]
+    evaluations = sc.evaluate_many(
+        model, circuits if of_neurons is None else [*circuits, of_neurons], fresh, **evaluating
+    )
     baseline = sc.random_baseline(model, circuit, fresh, draws=arguments.draws, seed=arguments.seed + 1, **evaluating)
     return FoundFeatures(
         arguments=arguments,
         scores=scores,
         circuit=circuit,
         evaluated_on=fresh,
-        evaluation=evaluation,
+        evaluation=evaluations[0],
         baseline=baseline,
+        curve=curve_through(circuit, others, evaluations[: len(circuits)]),
         neurons=neurons,
-        of_neurons=beside[0] if beside else None,
+        of_neurons=None if of_neurons is None else evaluations[-1],
         seconds=time.perf_counter() - start,
         device=str(model.cfg.device),
     )

@@ -9,25 +9,27 @@ from typing import Any
 from sparse_circuits.cli import output
 from sparse_circuits.cli.feature_search import FoundFeatures
 from sparse_circuits.cli.folder import new_folder
+from sparse_circuits.cli.page import PAGE, write_page
 from sparse_circuits.cli.record import CIRCUIT, NEURONS, RECORD, SCORES, Record
 from sparse_circuits.cli.summary import PICTURES
 
 _ERRORS = {"keep": "all kept, in the circuit or not", "remove": "all ablated, in the circuit or not"}
 
 
-def write_features(found: FoundFeatures, out: Path, force: bool) -> None:
-    """Write the run's folder, whole or not at all."""
+def write_features(found: FoundFeatures, out: Path, force: bool, **page: Any) -> None:
+    """Write the run's folder, whole or not at all; ``page`` says more of its page to explore, as :func:`explore` takes it."""
     from sparse_circuits.view.feature_picture import draw_feature_circuit
 
     with new_folder(out, force) as folder, output.working("drawing"):
         found.circuit.save(folder / CIRCUIT)
         found.scores.save(folder / SCORES)
-        files = [CIRCUIT, SCORES, *PICTURES, RECORD]
+        files = [CIRCUIT, SCORES, *PICTURES, PAGE, RECORD]
         if found.neurons is not None:
             found.neurons.save(folder / NEURONS)
             files.append(NEURONS)
         for picture in PICTURES:
             draw_feature_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
+        write_page(found, folder, **page)
         record = Record(found.arguments, found.circuit.provenance, _results(found), tuple(files))
         (folder / RECORD).write_text(record.text, encoding="utf-8")
 
@@ -65,6 +67,7 @@ def report_features(found: FoundFeatures, out: Path) -> None:
             ),
             ("circuit", str(out / CIRCUIT)),
             ("picture", f"{out / PICTURES[0]}, {out / PICTURES[1]}"),
+            ("page", str(out / PAGE)),
             ("scores", str(out / SCORES)),
             ("record", str(out / RECORD)),
         ]

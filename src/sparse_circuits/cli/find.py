@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from sparse_circuits.cli import output
 from sparse_circuits.cli.feature_search import FoundFeatures, search_features
 from sparse_circuits.cli.feature_summary import report_features, write_features
 from sparse_circuits.cli.folder import check_out
@@ -36,6 +37,7 @@ from sparse_circuits.cli.options import (
     StartLayer,
     option,
 )
+from sparse_circuits.cli.page import PAGE
 from sparse_circuits.cli.record import Arguments, Record
 from sparse_circuits.cli.search import Found, search
 from sparse_circuits.cli.summary import report, write
@@ -285,8 +287,9 @@ def find(
 ) -> None:
     """Find the circuit of a task in a model: of components, or with --dictionaries of features.
 
-    Writes one folder: the circuit, the scores of all edges (nodes, units), a picture (.svg, .png), and run.json,
-    from which the run can be repeated. A circuit of features is evaluated on other prompts than it was found on.
+    Writes one folder: the circuit, the scores of all edges (nodes, units), a picture (.svg, .png), a page to explore it in
+    (explorer.html), and run.json, from which the run can be repeated. A circuit of features is evaluated on other prompts
+    than it was found on.
     """
     here: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in locals().items()
@@ -316,6 +319,8 @@ def find(
     else:
         write(found, out, force)
         report(found, out)
+    output.line()
+    output.line(f"Open in a browser to explore it: {out / PAGE}")
 
 
 def _of_nodes(nodes: int, size: int | None, level: str) -> dict[str, int]:

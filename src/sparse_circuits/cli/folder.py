@@ -12,8 +12,11 @@ from sparse_circuits.cli.record import RECORD
 from sparse_circuits.errors import InputError
 
 
-def check_out(out: Path, force: bool) -> None:
+def check_out(out: Path, force: bool, record: str = RECORD) -> None:
     """Refuse, before any long work, a folder that could not be written at its end.
+
+    Args:
+        record: the file by which a folder that an earlier run wrote is known.
 
     Raises:
         InputError: if something else is there, or the place cannot be written to. With ``force`` a folder is replaced,
@@ -26,17 +29,17 @@ def check_out(out: Path, force: bool) -> None:
             raise InputError(
                 f"--out {out} exists and is not empty; choose another folder, or add --force to replace it."
             )
-        if not (out / RECORD).is_file():
-            raise InputError(f"--out {out} holds no {RECORD}, so no run wrote it, and --force does not replace it.")
+        if not (out / record).is_file():
+            raise InputError(f"--out {out} holds no {record}, so no run wrote it, and --force does not replace it.")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"Cannot write {out}: {parent} is not a folder that can be written to.")
 
 
 @contextmanager
-def new_folder(out: Path, force: bool) -> Iterator[Path]:
+def new_folder(out: Path, force: bool, record: str = RECORD) -> Iterator[Path]:
     """A temporary folder beside ``out``, which takes its place if all goes well and is removed otherwise."""
-    check_out(out, force)
+    check_out(out, force, record)
     out = out.resolve()
     made = [folder for folder in out.parents if not folder.exists()]
     temporary, old = (out.with_name(f".{out.name}.{os.getpid()}.{part}") for part in ("new", "old"))

@@ -11,26 +11,32 @@ from sparse_circuits.cli import output
 from sparse_circuits.cli.load import ablation_named, load_model_on
 from sparse_circuits.cli.methods import ENTRIES, FIELDS
 from sparse_circuits.cli.options import SIZES, PositionsName
+from sparse_circuits.cli.page import curve_through, other_circuits
 from sparse_circuits.cli.record import Arguments
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
     from sparse_circuits.attribution import Method
     from sparse_circuits.circuit import Circuit, Scores
-    from sparse_circuits.evaluation import Baseline, Evaluation
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
     from sparse_circuits.graph import Graph
     from sparse_circuits.task import Task
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A circuit with everything known of it; ``arguments`` with nothing left open."""
+    """A circuit with everything known of it; ``arguments`` with nothing left open.
+
+    Attributes:
+        curve: of circuits of other sizes from the same scores; None where no size stands for the circuit.
+    """
 
     arguments: Arguments
     scores: Scores
     circuit: Circuit
     evaluation: Evaluation
     baseline: Baseline
+    curve: Curve | None
     seconds: float
     device: str
 
@@ -65,10 +71,19 @@ def search(arguments: Arguments, device: str | None, checkpoint: Path | None = N
         **common,
     )
     circuit = _select(arguments, scores)
-    (evaluation,) = sc.evaluate_many(model, [circuit], task, **common)
+    others = other_circuits(scores, circuit)
+    evaluations = sc.evaluate_many(model, [circuit, *others.values()], task, **common)
     baseline = sc.random_baseline(model, circuit, task, draws=arguments.draws, seed=arguments.seed, **common)
-    seconds = time.perf_counter() - start
-    return Found(arguments, scores, circuit, evaluation, baseline, seconds, str(model.cfg.device))
+    return Found(
+        arguments=arguments,
+        scores=scores,
+        circuit=circuit,
+        evaluation=evaluations[0],
+        baseline=baseline,
+        curve=curve_through(circuit, others, evaluations),
+        seconds=time.perf_counter() - start,
+        device=str(model.cfg.device),
+    )
 
 
 def _method(arguments: Arguments, checkpoint: Path | None) -> Method:

@@ -7,14 +7,15 @@ from typing import Any
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.folder import new_folder
+from sparse_circuits.cli.page import PAGE, write_page
 from sparse_circuits.cli.record import CIRCUIT, RECORD, SCORES, Arguments, Record
 from sparse_circuits.cli.search import Found
 
 PICTURES = ("circuit.svg", "circuit.png")
 
 
-def write(found: Found, out: Path, force: bool) -> None:
-    """Write the run's folder, whole or not at all."""
+def write(found: Found, out: Path, force: bool, **page: Any) -> None:
+    """Write the run's folder, whole or not at all; ``page`` says more of its page to explore, as :func:`explore` takes it."""
     from sparse_circuits.view.picture import draw_circuit
 
     with new_folder(out, force) as folder, output.working("drawing"):
@@ -22,7 +23,8 @@ def write(found: Found, out: Path, force: bool) -> None:
         found.scores.save(folder / SCORES)
         for picture in PICTURES:
             draw_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
-        files = (CIRCUIT, SCORES, *PICTURES, RECORD)
+        write_page(found, folder, **page)
+        files = (CIRCUIT, SCORES, *PICTURES, PAGE, RECORD)
         record = Record(found.arguments, found.circuit.provenance, _results(found), files)
         (folder / RECORD).write_text(record.text, encoding="utf-8")
 
@@ -53,6 +55,7 @@ def report(found: Found, out: Path) -> None:
             ),
             ("circuit", str(out / CIRCUIT)),
             ("picture", f"{out / PICTURES[0]}, {out / PICTURES[1]}"),
+            ("page", str(out / PAGE)),
             ("scores", str(out / SCORES)),
             ("record", str(out / RECORD)),
         ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.load import Opened, open_circuit
+from sparse_circuits.cli.meanings import from_pages, read_pages
 from sparse_circuits.cli.options import MAX_EDGES, MAX_NODES, RunOrCircuit, option
 from sparse_circuits.errors import InputError
 
@@ -82,8 +82,8 @@ def _explore(opened: Opened, path: Path, title: str | None) -> None:
     """The page, with what the command ``features`` wrote beside the circuit."""
     from sparse_circuits.view.explorer import explore
 
-    pages = opened.path.parent / "features.json"
-    meanings = json.loads(pages.read_text())["features"] if pages.is_file() else None
+    pages = read_pages(opened.path.parent)
+    meanings = None if pages is None else from_pages(pages, (), None).nodes
     with output.working("writing the page"):
         explore(opened.circuit, path, title=title, meanings=meanings)
     output.pairs([("page", str(path))])

@@ -11,13 +11,18 @@ function stepAt(size) {
   }
   return null; // beyond the slider
 }
-const xAt = (step) => axis.left + EDGE + (lastStep ? step / lastStep : 1) * (axis.width - axis.left - axis.right - 2 * EDGE);
-const points = () => (D.curve ? D.curve.points.filter((p) => p.value !== null && p.x >= D.steps[0] && stepAt(p.x) !== null) : []);
+const xAt = (step) => axis.left + EDGE + (lastStep ? step / lastStep : 0) * (axis.width - axis.left - axis.right - 2 * EDGE);
+/** Of one of the circuits, the points of its curve that are on the slider. */
+const pointsOf = (i) => (D.curves[i] ? D.curves[i].points.filter((p) => p.value !== null && p.x >= D.steps[0] && stepAt(p.x) !== null) : []);
+const evaluationOf = (i) => (D.evaluations[i] && D.evaluations[i].value !== null ? D.evaluations[i] : null);
+const SIDES = D.sizes.map((_, i) => i);
+/** Of a single circuit black; of two their own colours, the second dashed. */
+const sideLook = (i) => (D.two ? { stroke: i ? D.colours.onlyB : D.colours.onlyA, 'stroke-dasharray': i ? '6 3' : null } : { stroke: INK });
 
-const measured = () => points().length > 0 || (D.evaluation && D.evaluation.value !== null);
+const measured = () => SIDES.some((i) => pointsOf(i).length > 0 || evaluationOf(i));
 function extent() {
-  const values = points().flatMap((p) => [p.value, p.low ?? p.value, p.high ?? p.value]);
-  if (D.evaluation && D.evaluation.value !== null) values.push(D.evaluation.value);
+  const known = [...SIDES.flatMap((i) => [...pointsOf(i), evaluationOf(i)]), D.random].filter((p) => p && p.value !== null);
+  const values = known.flatMap((p) => [p.value, p.low ?? p.value, p.high ?? p.value]);
   return [Math.max(-0.6, Math.min(0, ...values)), Math.min(1.6, Math.max(1.02, ...values))];
 }
 const scale = { low: 0, high: 1 };
@@ -32,7 +37,7 @@ function drawCurve() {
   const label = (x, y, text, anchor = 'middle') =>
     parts.push(sv('text', { x, y, 'font-size': 11, fill: FAINT, 'text-anchor': anchor, 'dominant-baseline': 'middle' }, text));
   axis.height = measured() ? 56 : 2;
-  const shown = points(), bottom = axis.top + axis.height;
+  const bottom = axis.top + axis.height;
   svg.style.height = measured() ? '' : '30px';
   if (measured()) {
     for (const value of [0, 0.5, 1]) {
@@ -42,23 +47,43 @@ function drawCurve() {
     label(axis.width - axis.right + 8, yAt(1), 'model', 'start');
     label(axis.width - axis.right + 8, yAt(0), 'none', 'start');
   }
-  if (shown.length) {
-    const xy = shown.map((p) => [xAt(stepAt(p.x)), p]);
-    const upper = xy.map(([x, p]) => `${x},${yAt(p.high ?? p.value)}`), lower = xy.map(([x, p]) => `${x},${yAt(p.low ?? p.value)}`);
-    parts.push(sv('path', { d: `M${[...upper, ...lower.reverse()].join('L')}Z`, fill: '#9AA5B1', opacity: 0.3 }));
-    parts.push(sv('path', { d: `M${xy.map(([x, p]) => `${x},${yAt(p.value)}`).join('L')}`, fill: 'none', stroke: INK, 'stroke-width': 1.8 }));
+  const marks = [];
+  for (const i of SIDES) {
+    const look = sideLook(i), xy = pointsOf(i).map((p) => [xAt(stepAt(p.x)), p]);
+    if (xy.length) {
+      const upper = xy.map(([x, p]) => `${x},${yAt(p.high ?? p.value)}`), lower = xy.map(([x, p]) => `${x},${yAt(p.low ?? p.value)}`);
+      parts.push(sv('path', { d: `M${[...upper, ...lower.reverse()].join('L')}Z`, fill: D.two ? look.stroke : '#9AA5B1', opacity: D.two ? 0.15 : 0.3 }));
+      parts.push(sv('path', { class: 'line', d: `M${xy.map(([x, p]) => `${x},${yAt(p.value)}`).join('L')}`, fill: 'none', 'stroke-width': 1.8, ...look }));
+    }
     for (const [x, p] of xy) {
-      const title = `${p.asked.toLocaleString('en')} asked for, ${p.size.toLocaleString('en')} in the circuit: ${brief(p.value)}${range(p)}`;
-      const dot = sv('circle', { cx: x, cy: yAt(p.value), r: 4, fill: INK, class: 'point' }, sv('title', {}, title));
+      const title = `${whoseIs(i)}${p.asked.toLocaleString('en')} asked for, ${p.size.toLocaleString('en')} in the circuit: ${faith(p.value)}${range(p)}`;
+      const dot = sv('circle', { cx: x, cy: yAt(p.value), r: 4, fill: look.stroke, class: 'point' }, sv('title', {}, title));
       dot.addEventListener('click', () => setStep(Math.round(stepAt(p.x))));
-      parts.push(dot);
+      marks.push(dot);
+    }
+    const known = evaluationOf(i), at = known && stepAt(known.x);
+    if (known && at !== null) {
+      const x = xAt(at), y = yAt(known.value), title = `${whoseIs(i)}this circuit, ${known.size.toLocaleString('en')}: ${faith(known.value)}${range(known)}`;
+      if (known.low !== null) marks.push(sv('line', { x1: x, y1: yAt(known.low), x2: x, y2: yAt(known.high), stroke: look.stroke, 'stroke-width': 1.5 }));
+      const diamond = sv('path', { d: `M${x},${y - 6}L${x + 6},${y}L${x},${y + 6}L${x - 6},${y}Z`, fill: '#FFFFFF', stroke: look.stroke, 'stroke-width': 1.6, class: 'point' }, sv('title', {}, title));
+      diamond.addEventListener('click', () => setStep(Math.round(at)));
+      marks.push(diamond);
+    }
+    if (D.two && (xy.length || known)) {
+      const x = axis.width - axis.right - 12, y = bottom - 9 - 13 * (D.sizes.length - 1 - i);
+      label(x - 30, y, clip(D.labels[i], 28), 'end');
+      line(x - 24, y, x, y, look.stroke, { 'stroke-width': 2, 'stroke-dasharray': look['stroke-dasharray'] ?? null });
     }
   }
-  if (D.evaluation && D.evaluation.value !== null) {
-    const x = xAt(lastStep), y = yAt(D.evaluation.value);
-    if (D.evaluation.low !== null) line(x, yAt(D.evaluation.low), x, yAt(D.evaluation.high), INK, { 'stroke-width': 1.5 });
-    parts.push(sv('path', { d: `M${x},${y - 6}L${x + 6},${y}L${x},${y + 6}L${x - 6},${y}Z`, fill: '#FFFFFF', stroke: INK, 'stroke-width': 1.6 }));
+  if (D.random && D.random.value !== null) {
+    const at = stepAt((evaluationOf(0) ?? D.random).x ?? D.random.size);
+    if (at !== null) {
+      const x = xAt(at), y = yAt(D.random.value), title = `${randomText()}: ${faith(D.random.value)}${range(D.random)}`;
+      line(x, yAt(D.random.low ?? D.random.value), x, yAt(D.random.high ?? D.random.value), '#7A8490', { 'stroke-width': 1.5 });
+      marks.push(sv('path', { d: `M${x - 4},${y - 4}l8,8M${x - 4},${y + 4}l8,-8`, stroke: '#7A8490', 'stroke-width': 2, class: 'random' }, sv('title', {}, title)));
+    }
   }
+  parts.push(...marks);
   let last = -100;
   for (const size of D.steps) {
     const x = xAt(stepAt(size)), end = size === D.steps[lastStep];
@@ -68,17 +93,20 @@ function drawCurve() {
     last = x;
   }
   const here = sv('g', { id: 'here' }, sv('line', { y1: axis.top - 4, y2: bottom + 4, stroke: '#111827', 'stroke-width': 1.6 }));
-  if (shown.length) here.append(sv('circle', { r: 6, fill: '#FFFFFF', stroke: '#111827', 'stroke-width': 2.4 }));
+  for (const i of SIDES) if (pointsOf(i).length) here.append(sv('circle', { r: 6, fill: '#FFFFFF', stroke: D.two ? sideLook(i).stroke : '#111827', 'stroke-width': 2.4, 'data-side': i }));
   svg.replaceChildren(...parts, here);
   drawHere();
 }
-const range = (p) => (p.low === null || p.low === undefined ? '' : ` [${brief(p.low, 2)}, ${brief(p.high, 2)}]`);
+/** Faithfulness in two decimals, as everywhere; never a minus before nothing. */
+const faith = (value) => (value === null || value === undefined ? 'undefined' : value.toFixed(2).replace('-', '\u2212').replace('\u22120.00', '0.00'));
+const range = (p) => (p.low === null || p.low === undefined ? '' : ` [${faith(p.low)}, ${faith(p.high)}]`);
+const whoseIs = (i) => (D.two ? `${clip(D.labels[i], 30)}: ` : '');
+const randomText = () => `${D.random.draws} random circuits of ${plural(D.random.size, D.thing)}`;
 
-/** Faithfulness at the slider's place: measured, or between two that were. */
-function faithfulnessHere() {
-  const size = D.steps[S.step], all = points();
-  if (S.step === lastStep && D.evaluation && !all.some((p) => p.x === size)) return { value: D.evaluation.value, point: D.evaluation };
-  const at = all.find((p) => p.x === size);
+/** Faithfulness of one of the circuits at the slider's place: measured, or between two sizes that were. */
+function faithfulnessHere(i) {
+  const size = D.steps[S.step], all = pointsOf(i), known = evaluationOf(i);
+  const at = all.find((p) => p.x === size) ?? (known && known.size === D.sizes[i][S.step] ? known : null); // no larger than it is
   if (at) return { value: at.value, point: at };
   const after = all.findIndex((p) => p.x > size);
   if (after <= 0) return null;
@@ -87,26 +115,23 @@ function faithfulnessHere() {
 }
 
 function drawHere() {
-  const here = $('here'), found = faithfulnessHere();
+  const here = $('here'), asked = D.steps[S.step], found = SIDES.map(faithfulnessHere);
   if (here) {
     here.setAttribute('transform', `translate(${xAt(S.step)},0)`);
-    const dot = here.querySelector('circle');
-    if (dot) {
-      set(dot, 'display', found && found.value !== null ? null : 'none');
-      if (found && found.value !== null) set(dot, 'cy', yAt(found.value));
+    for (const dot of here.querySelectorAll('circle')) {
+      const one = found[Number(dot.dataset.side)];
+      set(dot, 'display', one ? null : 'none');
+      if (one) set(dot, 'cy', yAt(one.value));
     }
   }
-  const asked = D.steps[S.step], parts = D.sizes.map((sizes, i) => {
-    const own = sizes[S.step], name = D.two ? `${clip(D.labels[i], 30)}: ` : '';
-    return `${name}${plural(own, D.thing)}${own === asked ? '' : ` of ${asked.toLocaleString('en')} asked for`}`;
+  const text = [D.sizes.map((sizes, i) => `${whoseIs(i)}${plural(sizes[S.step], D.thing)}${sizes[S.step] === asked ? '' : ` of ${asked.toLocaleString('en')} asked for`}`).join(' \u00b7 ')];
+  found.forEach((one, i) => {
+    if (!one) return;
+    text.push(one.between
+      ? `${whoseIs(i)}faithfulness about ${faith(one.value)} (measured ${faith(one.between[0].value)} at ${one.between[0].x.toLocaleString('en')} and ${faith(one.between[1].value)} at ${one.between[1].x.toLocaleString('en')})`
+      : `${whoseIs(i)}faithfulness ${faith(one.value)}${range(one.point)}`);
   });
-  const text = [parts.join(' \u00b7 ')];
-  if (found && found.value !== null && found.value !== undefined) {
-    const whose = D.two ? `${clip(D.labels[0], 30)}: ` : '';
-    text.push(found.between
-      ? `${whose}faithfulness about ${brief(found.value, 2)} (measured ${brief(found.between[0].value, 2)} at ${found.between[0].x} and ${brief(found.between[1].value, 2)} at ${found.between[1].x})`
-      : `${whose}faithfulness ${brief(found.value, 2)}${range(found.point)}`);
-  }
+  if (D.random && D.random.value !== null && evaluationOf(0)?.x === asked) text.push(`random ${faith(D.random.value)}`);
   const side = sideOf(S.mode), drawn = edgesInSight(side).length, all = countAll(side);
   if (drawn < all) text.push(`${drawn.toLocaleString('en')} strongest of ${plural(all, 'edge')} drawn`);
   $('readout').textContent = text.join(' \u00b7 ');

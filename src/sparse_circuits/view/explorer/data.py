@@ -12,11 +12,12 @@ from sparse_circuits.circuit import Circuit
 from sparse_circuits.errors import InputError
 from sparse_circuits.view.caption import percent
 from sparse_circuits.view.explorer.layout import KINDS, Place
+from sparse_circuits.view.explorer.quality import Quality, number
 from sparse_circuits.view.explorer.side import Part, Side, together
 from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 
 if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Curve, Evaluation
+    from sparse_circuits.evaluation import Baseline
 
 FORMAT = 1
 # Indigo and ochre differ in lightness as well as along blue and yellow, which all common colour blindnesses keep.
@@ -31,8 +32,8 @@ def page_data(
     start: int,
     labels: tuple[str, str],
     meanings: Mapping[str, Any],
-    curve: dict[str, Any] | None,
-    evaluation: dict[str, Any] | None,
+    found: Sequence[Quality],
+    baseline: Baseline | None,
     state: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything but title and subtitle."""
@@ -41,7 +42,7 @@ def page_data(
     nodes, index = _nodes(place, a, b)
     ports, port_index = _ports(place, whole, index)
     edges = _edges(place, a, b, index, port_index)
-    known = {node["name"]: entry for node in nodes if (entry := _meaning(meanings, node["name"])) is not None}
+    known = {node["name"]: entry for node in nodes if (entry := meaning_of(meanings, node["name"])) is not None}
     return {
         "version": FORMAT,
         "id": _identity(a, b),
@@ -63,8 +64,9 @@ def page_data(
         "start": start,
         "faintest": _faintest(a, b, start),
         "leftOut": [side.left_out for side in (a, b) if side is not None],
-        "curve": curve,
-        "evaluation": evaluation,
+        "curves": [one.curve for one in found],
+        "evaluations": [one.evaluation for one in found],
+        "random": _baseline_data(baseline),
         "meanings": known,
         "state": state,
         "colours": {"carries": CARRIES, "opposes": OPPOSES, "neutral": NEUTRAL, "onlyA": ONLY_A, "onlyB": ONLY_B},
@@ -87,7 +89,7 @@ def _nodes(place: Place, a: Side, b: Side | None) -> tuple[list[dict[str, Any]],
         entry |= _pair([(side.nodes.get(name) or end) if side else None for side in (a, b)])
         units = {unit: part for side in (a, b) if side for unit, part in side.units.get(name, [])}
         if units:
-            entry["units"] = [[unit, _number(part.score), part.at] for unit, part in units.items()]
+            entry["units"] = [[unit, number(part.score), part.at] for unit, part in units.items()]
         nodes.append(entry)
     return nodes, {node["name"]: i for i, node in enumerate(nodes)}
 
@@ -132,9 +134,9 @@ def _pair(parts: Sequence[Part | None]) -> dict[str, Any]:
     """Score and first step on both sides; a step of -1 where the part is in no circuit of that side."""
     a, b = parts
     return {
-        "s": _number(a.score) if a else None,
+        "s": number(a.score) if a else None,
         "at": a.at if a else -1,
-        "s2": _number(b.score) if b else None,
+        "s2": number(b.score) if b else None,
         "at2": b.at if b else -1,
     }
 
@@ -150,25 +152,13 @@ def _faintest(a: Side, b: Side | None, start: int) -> float:
     return min(found, 0.5)
 
 
-def curve_data(curve: Curve | None, asked: bool) -> dict[str, Any] | None:
-    """The curve's points, by the size asked for or by the circuits' own."""
-    if curve is None:
+def _baseline_data(baseline: Baseline | None) -> dict[str, Any] | None:
+    if baseline is None:
         return None
-    points = [
-        {"asked": n, "size": e.circuit.size, "x": n if asked else e.circuit.size, "value": _number(e.faithfulness),
-         "low": _number(e.faithfulness_interval[0]), "high": _number(e.faithfulness_interval[1])}
-        for n, e in zip(curve.requested, curve.evaluations, strict=True)
-    ]  # fmt: skip
-    return {"points": points, "ablation": curve.evaluations[0].ablation}
-
-
-def evaluation_data(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    if evaluation is None:
-        return None
-    low, high = evaluation.faithfulness_interval
+    low, high = baseline.interval
     return {
-        "value": _number(evaluation.faithfulness), "low": _number(low), "high": _number(high),
-        "completeness": _number(evaluation.completeness), "ablation": evaluation.ablation, "mean": _number(evaluation.mean),
+        "value": number(baseline.median), "low": number(low), "high": number(high),
+        "draws": len(baseline.evaluations), "size": baseline.size,
     }  # fmt: skip
 
 
@@ -184,14 +174,14 @@ def subtitle(a: Side, b: Side | None, labels: tuple[str, str], thing: str, total
     return parts
 
 
-def _meaning(meanings: Mapping[str, Any], name: str) -> Any:
+def meaning_of(meanings: Mapping[str, Any], name: str) -> Any:
     """What is known of a node; of a feature at a position also what is known of the feature."""
     found = meanings.get(name)
     return meanings.get(name.partition("@")[0]) if found is None else found
 
 
-def clean_meanings(meanings: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As JSON can hold it.
+def clean_meanings(meanings: Mapping[str, Any] | None, caller: str = "explore") -> dict[str, Any]:
+    """As JSON can hold it; ``caller`` is what an error names.
 
     Raises:
         InputError: for anything that JSON cannot hold.
@@ -200,21 +190,21 @@ def clean_meanings(meanings: Mapping[str, Any] | None) -> dict[str, Any]:
         return {}
     if not isinstance(meanings, Mapping):
         raise InputError(
-            f"explore(meanings={type(meanings).__name__}): expected a mapping from names of nodes to what is known of them."
+            f"{caller}(meanings={type(meanings).__name__}): expected a mapping from names of nodes to what is known of them."
         )
     out = {}
     for name, given in meanings.items():
         meaning = given.to_dict() if hasattr(given, "to_dict") else given
         if not isinstance(meaning, Mapping):
             raise InputError(
-                f"explore(meanings=...): of {name!r} there is a {type(meaning).__name__}; expected a mapping, such as "
+                f"{caller}(meanings=...): of {name!r} there is a {type(meaning).__name__}; expected a mapping, such as "
                 '{"density": 0.01, "promoted": [[" are", 2.1]]}.'
             )
         try:
             out[str(name)] = json.loads(json.dumps(_finite(meaning), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"explore(meanings=...): what is known of {name!r} does not fit into JSON ({error}); use numbers, strings, "
+                f"{caller}(meanings=...): what is known of {name!r} does not fit into JSON ({error}); use numbers, strings, "
                 "lists and mappings."
             ) from error
     return out
@@ -226,11 +216,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _number(value: float | None) -> float | None:
-    """In four digits; None for what is no number."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def _identity(a: Side, b: Side | None) -> str:

@@ -17,18 +17,16 @@ function pathOf(course) {
 }
 
 /** The same with two straight lines for each bend: faint edges of large circuits seen from afar, at less cost. */
-function roughOf(shape) {
-  if (shape.rough) return shape.rough;
-  const c = shape.course, path = new Path2D();
+function roughOn(path, shape) {
+  const c = shape.course;
   path.moveTo(c[0], c[1]);
   for (let i = 2, x = c[0], y = c[1]; i < c.length; i += 6) {
-    const [endX, endY] = [c[i + 4], c[i + 5]];
+    const endX = c[i + 4], endY = c[i + 5];
     if (x !== endX) path.lineTo((x + 3 * (c[i] + c[i + 2]) + endX) / 8, (y + 3 * (c[i + 1] + c[i + 3]) + endY) / 8);
     path.lineTo(endX, endY);
-    [x, y] = [endX, endY];
+    x = endX;
+    y = endY;
   }
-  shape.rough = path;
-  return path;
 }
 
 const paths = new Map(); // by edge; courses of the graph's own edges never change
@@ -36,7 +34,11 @@ function shapeOf(edge) {
   const own = edge.parts.length === 1 && edge.u === edge.parts[0].u && edge.port ? edge.parts[0] : null;
   if (own && paths.has(own)) return paths.get(own);
   const course = courseOf(edge);
-  const shape = { course, path: new Path2D(pathOf(course)), x: course.at(-2), y: course.at(-1), line: null, rough: null };
+  const xs = course.filter((_, i) => i % 2 === 0);
+  const shape = {
+    course, path: new Path2D(pathOf(course)), x: course.at(-2), y: course.at(-1), line: null,
+    left: Math.min(...xs), right: Math.max(...xs), top: course.at(-1), bottom: course[1],
+  };
   if (own) paths.set(own, shape);
   return shape;
 }
@@ -50,6 +52,34 @@ function litBy(pick) {
   return (edge) => edge.u === thing || edge.d === thing || (edge.port && edge.port.owners.some((i) => nodes[i] === thing));
 }
 
+const LEVELS = 24; // so many widths and opacities of bundled edges are told apart
+/** Edges, or their ends, that look about the same: drawn at once, which costs much less than one by one. */
+class Bundles {
+  constructor(lookOf) {
+    this.lookOf = lookOf;
+    this.found = new Map(); // by colour, and in a list by strength
+  }
+
+  of(edge, colour, dash = null) {
+    const name = dash ? `${colour} dashed` : colour, level = Math.round(LEVELS * Math.sqrt(edge.share));
+    let levels = this.found.get(name);
+    if (!levels) this.found.set(name, (levels = []));
+    return (levels[level] ??= { colour, dash, ...this.lookOf(edge), path: new Path2D() });
+  }
+
+  /** The weakest first. */
+  all() {
+    const levels = [...this.found.values()], most = Math.max(0, ...levels.map((one) => one.length));
+    return Array.from({ length: most }, (_, i) => levels.map((one) => one[i])).flat().filter(Boolean);
+  }
+}
+
+/** What of the graph is on screen, and a little around it: nothing else need be drawn. */
+function view(pane) {
+  const [left, top] = zoomed.invert([-20, -20]), [right, bottom] = zoomed.invert([pane.width + 20, pane.height + 20]);
+  return (shape) => shape.right >= left && shape.left <= right && shape.bottom >= top && shape.top <= bottom;
+}
+
 function drawEdges(pane) {
   const { canvas, side } = pane, context = canvas.getContext('2d'), ratio = window.devicePixelRatio || 1;
   const width = Math.round(pane.width * ratio), height = Math.round(pane.height * ratio);
@@ -57,24 +87,29 @@ function drawEdges(pane) {
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, width, height);
   context.setTransform(ratio * zoomed.k, 0, 0, ratio * zoomed.k, ratio * zoomed.x, ratio * zoomed.y);
-  const list = edgesInSight(side), lit = litBy(S.pick), far = zoomed.k < 0.5 && list.length > 2 * DASHED;
+  const list = edgesInSight(side), lit = litBy(S.pick), n = list.length, weak = n - finely(), inView = view(pane);
+  const far = zoomed.k < 0.5 && n > 2 * finely(), bundled = far ? n - finely() / 3 : weak;
   for (const pass of lit ? [false, true] : [true]) {
-    const heads = new Map(); // of the same colour and about the same opacity, filled at once
-    list.forEach((edge, i) => {
-      if (lit && lit(edge) !== pass) return;
-      const shape = shapeOf(edge), wide = widthOf(edge, list.length), dash = dashOf(edge, side, list.length - i);
-      const alpha = lit ? (pass ? 0.95 : 0.07) : opacityOf(edge, list.length), colour = colourOf(edge, side);
-      context.globalAlpha = alpha;
-      context.strokeStyle = colour;
-      context.lineWidth = lit && pass ? wide + 0.7 : wide;
-      if (dash) context.setLineDash(dash);
-      context.stroke(far && list.length - i > DASHED ? roughOf(shape) : shape.path);
-      if (dash) context.setLineDash([]);
-      const key = `${Math.round(25 * alpha)} ${colour}`;
-      if (!heads.has(key)) heads.set(key, { alpha, colour, path: new Path2D() });
-      headOn(heads.get(key).path, edge.port ? edge.kind : 0, shape.x, shape.y, wide);
+    const lookOf = (edge) => ({
+      alpha: lit ? (pass ? 0.95 : 0.07) : opacityOf(edge, n),
+      wide: widthOf(edge, n) + (lit && pass ? 0.7 : 0),
     });
-    for (const { alpha, colour, path } of heads.values()) {
+    const lines = new Bundles(lookOf), heads = new Bundles(lookOf), alone = [];
+    for (let i = 0; i < n; i += 1) {
+      const edge = list[i];
+      if (lit && lit(edge) !== pass) continue;
+      const shape = shapeOf(edge);
+      if (!inView(shape)) continue;
+      const colour = colourOf(edge, side), dash = dashOf(edge, side, n - i);
+      if (i >= bundled) alone.push({ colour, dash, ...lookOf(edge), path: shape.path });
+      else if (far && (i < weak || zoomed.k < 0.3)) roughOn(lines.of(edge, colour).path, shape);
+      else lines.of(edge, colour, dash).path.addPath(shape.path);
+      const head = heads.of(edge, colour);
+      headOn(head.path, edge.port ? edge.kind : 0, shape.x, shape.y, head.wide);
+    }
+    for (const line of lines.all()) strokeOn(context, line);
+    for (const line of alone) strokeOn(context, line); // the strongest, one over the other
+    for (const { alpha, colour, path } of heads.all()) {
       context.globalAlpha = alpha;
       context.fillStyle = colour;
       context.fill(path);
@@ -82,10 +117,19 @@ function drawEdges(pane) {
   }
   context.globalAlpha = 1;
 }
+function strokeOn(context, { colour, alpha, wide, path, dash }) {
+  context.globalAlpha = alpha;
+  context.strokeStyle = colour;
+  context.lineWidth = wide;
+  if (dash) context.setLineDash(dash);
+  context.stroke(path);
+  if (dash) context.setLineDash([]);
+}
 
 /** The same as headOf, without a string to be parsed for each of thousands. */
 function headOn(path, kind, x, y, width) {
   const r = 2.6 + 0.55 * width;
+  if (r * zoomed.k < 0.6) return; // less than a pixel
   if (r * zoomed.k < 1.7) path.rect(x - r, y, 2 * r, 2 * r); // too small on screen for its shape to be seen
   else if (kind === 3) {
     path.moveTo(x + r, y + r);

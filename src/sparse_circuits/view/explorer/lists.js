@@ -26,6 +26,23 @@ function bringIn(thing) {
   changed();
 }
 
+/** Select an edge, and have it in sight: also one that is hidden, weak, or only in a larger circuit. */
+function pickEdge(key) {
+  S.hidden.delete(key);
+  const edge = edgeByName.get(key);
+  if (edge) {
+    for (const node of [edge.u, edge.d]) if (!inSight(shownAs(node), sideOf(S.mode))) bringIn(shownAs(node));
+    const at = [edge.at, D.two ? edge.at2 : -1].filter((i) => i >= 0);
+    if (at.length) S.step = Math.max(S.step, Math.min(...at));
+    S.kinds[edge.kind] = true;
+    changed();
+    if (!findEdge(key, sideOf(S.mode)) && !(S.mode === 'side' && findEdge(key, 'b'))) S.faintest = 0;
+    drawLegend();
+  }
+  pick({ edge: key });
+  done();
+}
+
 function togglePin(key) {
   if (!S.pins.delete(key)) S.pins.add(key);
   say(`${S.pins.has(key) ? 'Pinned' : 'Unpinned'} ${nameOf(key)}`);
@@ -34,7 +51,8 @@ function togglePin(key) {
 function hide(key) {
   S.hidden.add(key);
   S.chosen.delete(key);
-  if (S.pick && !S.pick.edge && pickedThing(S.pick) && keyOf(pickedThing(S.pick)) === key) S.pick = null;
+  const at = S.pick && (S.pick.edge ?? (pickedThing(S.pick) && keyOf(pickedThing(S.pick))));
+  if (at === key) S.pick = null;
   say(`Hid ${nameOf(key)}`);
   done();
 }
@@ -112,10 +130,11 @@ function done() {
   keep();
   refresh();
 }
-const nameOf = (key) => {
-  const group = S.groups.find((one) => `group ${one.id}` === key);
-  return group ? group.name : key;
-};
+/** For the reader: of a group its name, of an edge those of its ends. */
+const nameOf = (key) => key.split('->').map((part) => {
+  const group = S.groups.find((one) => `group ${one.id}` === part);
+  return group ? group.name : part;
+}).join(' \u2192 ');
 
 // --- lists ---
 
@@ -126,7 +145,7 @@ function drawLists() {
     const group = S.groups.find((one) => `group ${one.id}` === key);
     if (group) return pick(group.open ? { node: group.members[0] } : { group: group.id }, true);
     if (byName.has(key)) return pick({ node: key }, true);
-    return pick(edgeByName.has(key) ? { edge: key } : null);
+    return key.includes('->') ? pickEdge(key) : pick(null);
   };
   const part = (title, items, more = null) => (items.length ? el('details', { open: true }, el('summary', {}, `${title} (${items.length})`), more, el('ul', {}, items)) : null);
   const only = el('label', { class: 'only' }, el('input', { type: 'checkbox', id: 'only', onchange: (e) => { S.onlyPins = e.target.checked; done(); } }), ' show only these (o)');

@@ -27,12 +27,13 @@ function colourOf(edge, side) {
   if (!D.signed || !value) return D.colours.neutral;
   return value < 0 ? D.colours.carries : D.colours.opposes;
 }
-const DASHED = 700; // where there are more edges, the faintest are too thin for dashes to be seen, and dashes cost time
+/** How many edges of a pane are drawn each on its own: further ones are too thin for dashes to be seen, and dashes cost time. */
+const finely = () => 400 / (S.mode === 'side' ? 2 : 1);
 /** Dashed is what works against the behaviour; of two circuits what only the second has. As long on screen at any zoom. */
 function dashOf(edge, side, fromTop = 0) {
   const dashed = side === 'diff' ? edge.b && !edge.a : D.signed && edgeScore(edge, side) > 0;
   const long = 1 / Math.min(1, zoomed.k);
-  return dashed && fromTop < DASHED ? [6 * long, 4 * long] : null;
+  return dashed && fromTop < finely() ? [6 * long, 4 * long] : null;
 }
 
 function blend(from, to, depth) {

@@ -41,6 +41,8 @@ function onZoom(event) {
     pane.world.setAttribute('transform', String(zoomed));
     pane.ground.setAttribute('transform', String(zoomed));
     pane.svg.__zoom = zoomed; // both panes show the same part
+    pane.svg.classList.toggle('far', zoomed.k < 0.3); // what is too small to be read takes time to be drawn all the same
+    pane.svg.classList.toggle('remote', zoomed.k < 0.18);
   }
   if (!moving) moving = requestAnimationFrame(() => { moving = 0; redrawEdges(); });
 }

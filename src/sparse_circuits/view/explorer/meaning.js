@@ -9,17 +9,18 @@ function meaningOf(thing) {
   if (!meaning) return null;
   const rest = Object.entries(meaning).filter(([key, value]) => !KNOWN.includes(key) && value !== null && value !== '');
   const of = typeof meaning.tokens === 'number' ? `${meaning.tokens.toLocaleString('en')} tokens` : 'tokens', strong = list(meaning.contexts ?? meaning.top);
+  const mean = list(meaning.prompts).length ? ', on average over prompts' : '';
   return el('section', { class: 'meaning' },
     typeof meaning.label === 'string' && meaning.label ? el('p', { class: 'label' }, meaning.label) : null,
     typeof meaning.density === 'number' && meaning.tokens !== 0 ? facts([['fires on', `${percent(meaning.density)} of ${of}`]]) : null,
     facts(rest.filter(([, value]) => typeof value !== 'object').map(([key, value]) => [key.replaceAll('_', ' '), typeof value === 'number' ? brief(value) : String(value)])),
     histogram(meaning.histogram),
-    weights('Promotes', meaning.promoted),
-    weights('Suppresses', meaning.suppressed),
+    patterns(meaning.prompts),
+    weights(`Promotes${mean}`, meaning.promoted),
+    weights(`Suppresses${mean}`, meaning.suppressed),
     contexts('Fires on', strong),
     list(meaning.quantiles).map((band) => contexts(`Among the ${percent(band.from ?? 0)} to ${percent(band.to ?? 1)} strongest`, band.contexts, true)),
-    weights('Looks at', meaning.looks_at),
-    patterns(meaning.prompts),
+    weights(`Looks at${mean}`, meaning.looks_at),
     similar(meaning.similar),
     rest.filter(([, value]) => typeof value === 'object').map(([key, value]) =>
       el('details', {}, el('summary', {}, key.replaceAll('_', ' ')), el('pre', {}, clip(JSON.stringify(value, null, 1), 4000)))),
@@ -73,7 +74,7 @@ function patterns(given) {
     }, sv('title', {}, `${one.tokens[i]} looks at ${one.tokens[j]}: ${percent(share)}`))))).filter(Boolean);
     const frame = sv('rect', { width: n * size, height: n * size, fill: 'none', stroke: '#B4BBC4' });
     const picture = sv('svg', { viewBox: `-1 -1 ${n * size + 2} ${n * size + 2}`, width: n * size + 2, height: n * size + 2, role: 'img', 'aria-label': 'Attention pattern' }, frame, ...cells);
-    return el('details', { open: k === 0 }, el('summary', {}, clip(one.tokens.join(' '), 44)), picture);
+    return el('details', { open: k === 0 }, el('summary', {}, clip(one.tokens.join(' '), 44)), picture, weights('Promotes here', list(one.promoted).slice(0, 6)));
   });
 }
 

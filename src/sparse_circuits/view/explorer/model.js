@@ -31,7 +31,7 @@ const S = {
   pick: null, // { node } or { edge } or { group }
   chosen: new Set(), // several nodes, to be grouped
   pins: new Set(),
-  hidden: new Set(),
+  hidden: new Set(), // nodes, groups and edges
   groups: [], // { id, name, members: [names], open }
   notes: {},
   kinds: D.kinds.map(() => true),
@@ -119,7 +119,7 @@ function edgesInSight(side) {
   };
   const merged = new Map(), found = [];
   for (const edge of edges) {
-    if (!present(edge, side) || !S.kinds[edge.kind]) continue;
+    if (!present(edge, side) || !S.kinds[edge.kind] || (S.hidden.size && S.hidden.has(edge.name))) continue;
     const u = shownAs(edge.u), d = readerOf(edge, visible);
     if (!d || u === d || !visible(u)) continue;
     const a = within(edge.at) && side !== 'b', b = within(edge.at2) && side !== 'a';
@@ -140,15 +140,16 @@ function edgesInSight(side) {
     if (a && edge.s !== null) one.s = (one.s ?? 0) + edge.s;
     if (b && edge.s2 !== null) one.s2 = (one.s2 ?? 0) + edge.s2;
   }
-  for (const edge of found) {
+  const left = merged.size && S.hidden.size ? found.filter((edge) => !S.hidden.has(edge.key)) : found;
+  for (const edge of left) {
     const one = edge.a || side === 'a' ? Math.abs(edge.s ?? 0) / strongest[0] : 0;
     const two = edge.b ? Math.abs(edge.s2 ?? 0) / strongest[1] : 0;
     edge.share = Math.min(1, Math.max(one, two));
     edge.scored = (edge.a && edge.s !== null) || (edge.b && edge.s2 !== null);
   }
-  const strong = found.filter((edge) => !edge.scored || edge.share >= S.faintest).reverse(); // all but in order now
+  const strong = left.filter((edge) => !edge.scored || edge.share >= S.faintest).reverse(); // all but in order now
   strong.sort((one, two) => one.share - two.share);
-  seen.set(key, { version, edges: strong, all: found });
+  seen.set(key, { version, edges: strong, all: left });
   return strong;
 }
 /** What in sight an edge leads to: of a shared key or value the first head that is. */

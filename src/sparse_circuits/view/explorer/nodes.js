@@ -75,12 +75,11 @@ function addMark(pane, thing) {
 function portsOf(thing) {
   if (thing.role === 'group') return [];
   const own = ports.filter((port) => port.w && port.owners[0] === thing.i);
-  return own.flatMap((port) => {
+  return own.map((port) => {
     const x = port.x - thing.x, y = port.y - thing.y;
-    return [
+    return sv('g', { class: 'port' },
       sv('rect', { x: x - port.w / 2, y: y - port.h / 2, width: port.w, height: port.h, fill: '#FFFFFF', stroke: '#AEB6BF', rx: 2 }),
-      sv('text', { x, y, 'font-size': 9.5, fill: FAINT, 'text-anchor': 'middle', 'dominant-baseline': 'central' }, port.label),
-    ];
+      sv('text', { x, y, 'font-size': 9.5, fill: FAINT, 'text-anchor': 'middle', 'dominant-baseline': 'central' }, port.label));
   });
 }
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.view.explorer.data import clean_meanings, curve_data, evaluation_data, page_data, subtitle
-from sparse_circuits.view.explorer.side import Shown, largest_size, side_of
+from sparse_circuits.view.explorer.data import clean_meanings, page_data, subtitle
+from sparse_circuits.view.explorer.quality import Quality, asked_of, quality_of
+from sparse_circuits.view.explorer.side import MOST_EDGES, Shown, largest_size, side_of
 from sparse_circuits.view.explorer.steps import sizes_up_to
 
 if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Curve, Evaluation
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
 
 SCRIPTS = (
     "tools",
@@ -78,8 +79,9 @@ def explore(
     shown: Shown,
     path: str | Path | None = None,
     *,
-    curve: Curve | None = None,
-    evaluation: Evaluation | None = None,
+    curve: Curve | tuple[Curve | None, Curve | None] | None = None,
+    evaluation: Evaluation | tuple[Evaluation | None, Evaluation | None] | None = None,
+    baseline: Baseline | None = None,
     meanings: Mapping[str, Any] | None = None,
     compare: Shown | None = None,
     labels: tuple[str, str] | None = None,
@@ -88,28 +90,35 @@ def explore(
     select: Literal["greedy", "top"] = "greedy",
     signed: bool = False,
     max_size: int | None = None,
+    max_edges: int = MOST_EDGES,
 ) -> Page:
     """A page to explore a circuit in: its graph at every size, what its parts mean, and notes on them.
 
     Args:
         shown: a circuit, shown at every size up to its own; or scores, shown with the circuits that ``select`` takes.
         path: where to save it, if anywhere: a name that ends in .html.
-        curve: faithfulness at several sizes, drawn above the slider; of scores, found with the same ``select``.
-        evaluation: how good a circuit is at its own size.
+        curve: faithfulness at several sizes, drawn above the slider; of scores, found with the same ``select``. With
+            ``compare``, a pair: the first circuit's and the second's, either of which may be None.
+        evaluation: how good a circuit is: ``shown`` itself, or of scores one of those that ``select`` takes from them, with
+            which the slider then starts. With ``compare``, a pair likewise.
+        baseline: random circuits of that one's size, from :func:`random_baseline`.
         meanings: by a node's name, what is known of it: what ``feature_pages`` returns, or mappings with any of "label",
             "density", "histogram", "contexts", "promoted", "suppressed", "similar" and "link", and whatever else fits into
             JSON. What is known of a feature goes for it at every position.
-        compare: a second circuit or scores of the same graph: shown beside the first, and as their difference.
+        compare: a second circuit or scores of the same graph: shown beside the first, and as their difference. Of two
+            methods, two tasks, or a model before and after an edit.
         labels: names of the two; by default what sets them apart.
         title: by default task and model.
         state: notes, pins, groups and hidden parts to start with, as the page saves them: a file or what is in it.
         select, signed: of scores, how parts are chosen; see :meth:`Scores.greedy`.
         max_size: the slider's end, in edges (at other levels nodes or units); by default all of a circuit, 1000 edges or
             200 features of scores.
+        max_edges: the strongest so many edges are put into the page, which says how many it leaves out; a slider step takes
+            longer with more.
 
     Raises:
-        InputError: for anything else, for circuits of different graphs, or a curve of other circuits. FileFormatError: for
-            a state that is none.
+        InputError: for anything else, for circuits of different graphs, or a curve or an evaluation of other circuits.
+            FileFormatError: for a state that is none.
     """
     to = None if path is None else _checked(path)
     sides = [side for side in (shown, compare) if side is not None]
@@ -118,22 +127,27 @@ def explore(
             raise InputError(f"explore({name}{type(side).__name__}): expected a circuit or scores.")
     if select not in ("greedy", "top"):
         raise InputError(f"explore(select={select!r}): expected 'greedy' or 'top'.")
-    if max_size is not None and (isinstance(max_size, bool) or not isinstance(max_size, int) or max_size < 1):
-        raise InputError(f"explore(max_size={max_size!r}): expected a whole number of at least 1.")
-    if max_size is None and curve is not None and isinstance(shown, Scores | FeatureScores):
-        max_size = max([largest_size(shown, None), *(n for n in curve.requested if n <= 1000)])
-    ends = [largest_size(side, max_size) for side in sides]
-    steps = sizes_up_to(max(ends), curve.requested if curve else ())
-    a, b = [*(side_of(side, steps, n, select, signed) for side, n in zip(sides, ends, strict=True)), None][:2]
-    of_scores = isinstance(shown, Scores | FeatureScores)
-    if curve is not None and of_scores:
-        _check_curve(curve, dict(zip(steps, a.sizes, strict=True)))
+    for name, n in (("max_size", max_size), ("max_edges", max_edges)):
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+            raise InputError(f"explore({name}={n!r}): expected a whole number of at least 1.")
+    curves = _per_side("curve", curve, sides)
+    evaluations = _per_side("evaluation", evaluation, sides)
+    also = asked_of(sides, curves, evaluations)
+    ends = [
+        largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *asked]))
+        for side, asked in zip(sides, also, strict=True)
+    ]
+    steps = sizes_up_to(max(ends), {n for asked in also for n in asked})
+    a, b = [*(side_of(side, steps, n, select, signed, max_edges) for side, n in zip(sides, ends, strict=True)), None][
+        :2
+    ]
+    found = [
+        quality_of(side, dict(zip(steps, made.sizes, strict=True)), one, other)
+        for side, made, one, other in zip(sides, (a, b), curves, evaluations, strict=False)
+    ]
     names = _labels(a, b) if labels is None else labels
-    points = curve_data(curve, of_scores)
-    data = page_data(
-        a, b, steps, _start(shown, steps, points), names, clean_meanings(meanings), points, evaluation_data(evaluation),
-        _state(state),
-    )  # fmt: skip
+    start = _start(shown, steps, a.sizes, found[0])
+    data = page_data(a, b, steps, start, names, clean_meanings(meanings), found, baseline, _state(state))
     data["title"] = _title(a) if title is None else title
     data["subtitle"] = subtitle(a, b, names, a.circuit.graph.thing, a.circuit.graph.size)
     page = Page(_assemble(data), data["title"])
@@ -149,13 +163,18 @@ def _checked(path: str | Path) -> Path:
     return path
 
 
-def _check_curve(curve: Curve, own: Mapping[int, int]) -> None:
-    for asked, size in zip(curve.requested, curve.sizes, strict=True):
-        if asked in own and own[asked] != size:
-            raise InputError(
-                f"explore(curve=...) is of other circuits: {asked} parts asked for gave one of {size} there, and {own[asked]} "
-                "here. Pass the scores it was found with, and the same select= and signed=."
-            )
+def _scores(shown: Shown) -> bool:
+    return isinstance(shown, Scores | FeatureScores)
+
+
+def _per_side(name: str, given: Any, sides: Sequence[Shown]) -> list[Any]:
+    """One for each circuit; what is no pair belongs to the first."""
+    pair = given if isinstance(given, tuple | list) else (given, None)
+    if len(pair) != 2 or (pair[1] is not None and len(sides) < 2):
+        raise InputError(
+            f"explore({name}=...): expected one, or with compare= a pair, of the first circuit and the second."
+        )
+    return list(pair[: len(sides)])
 
 
 def _labels(a: Any, b: Any) -> tuple[str, str]:
@@ -164,7 +183,8 @@ def _labels(a: Any, b: Any) -> tuple[str, str]:
         for key in ("task", "model", "method"):
             one, other = a.provenance.get(key), b.provenance.get(key)
             if one and other and one != other:
-                return str(one), str(other)
+                short = str(one).partition("(")[0], str(other).partition("(")[0]  # of methods, without their options
+                return short if short[0] != short[1] else (str(one), str(other))
     return "A", "B"
 
 
@@ -172,17 +192,20 @@ def _title(a: Any) -> str:
     return ", ".join(str(a.provenance[key]) for key in ("task", "model") if a.provenance.get(key)) or "Circuit"
 
 
-def _start(shown: Shown, steps: tuple[int, ...], curve: dict[str, Any] | None) -> int:
-    """The step shown at first: all of a circuit; of scores the first that is faithful, or a few dozen parts."""
-    if isinstance(shown, Circuit | FeatureCircuit):
+def _start(shown: Shown, steps: tuple[int, ...], own: Sequence[int], found: Quality) -> int:
+    """The step shown at first: all of a circuit; of scores the evaluated, the first that is faithful, or a few dozen parts."""
+    if not _scores(shown):
         return len(steps) - 1
+    if found.evaluation is not None and found.evaluation["x"] in steps:
+        return steps.index(found.evaluation["x"])
     level = "features" if isinstance(shown, FeatureScores) else "edges"
     wanted = _FIRST_SIGHT[level]
-    for point in curve["points"] if curve else ():
+    for point in found.curve["points"] if found.curve else ():
         if point["value"] is not None and point["value"] >= _FAITHFUL:
             wanted = point["asked"]
             break
-    return max((i for i, size in enumerate(steps) if size <= wanted), default=0)
+    at = max((i for i, size in enumerate(steps) if size <= wanted), default=0)
+    return next((i for i in range(at, len(steps)) if own[i]), at)  # so small a circuit may not be connected yet
 
 
 def _state(state: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:

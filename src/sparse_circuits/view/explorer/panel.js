@@ -21,15 +21,30 @@ function overview() {
     el('h3', {}, 'Circuit'),
     facts([
       ...D.sizes.map((sizes, i) => [D.two ? clip(D.labels[i], 24) : 'size', `${plural(sizes[S.step], D.thing)} of ${D.total.toLocaleString('en')}`]),
-      ...(D.evaluation ? [['faithfulness', `${brief(D.evaluation.value)}${range(D.evaluation)}`], ['ablation', D.evaluation.ablation]] : []),
-      ...(D.evaluation && D.evaluation.completeness !== null ? [['completeness', brief(D.evaluation.completeness)]] : []),
-      ...(D.curve && !D.evaluation ? [['ablation', D.curve.ablation]] : []),
+      ...SIDES.flatMap(qualityOf),
+      ...ablations(),
+      ...(D.random ? [['random circuits', `${faith(D.random.value)}${range(D.random)}`]] : []),
       ...D.leftOut.filter(Boolean).map((n) => ['not drawn', `${plural(n, 'weaker edge')}`]),
     ]),
+    D.sizes.some((sizes) => sizes[S.step] > 0) ? null : el('p', { class: 'hint' }, lastStep ? 'Nothing is left of a circuit of this size: its parts do not connect the tokens to the logits.' : 'This circuit is empty.'),
     el('p', { class: 'hint' }, 'Click a node or an edge; Shift and click to choose several nodes, then group them. Press ? for all keys.'),
     strongestNodes(),
     noteOf('circuit', 'Notes on this circuit'),
   ].filter(Boolean);
+}
+
+/** How good a circuit is where it was evaluated. */
+function qualityOf(i) {
+  const known = D.evaluations[i];
+  const of = known && D.steps.length > 1 && known.x !== D.steps[S.step] ? ` of ${plural(known.size, D.thing)}` : '';
+  return [
+    known ? [`${whoseIs(i)}faithfulness${of}`, `${faith(known.value)}${range(known)}`] : null,
+    known && known.completeness !== null ? [`${whoseIs(i)}completeness${of}`, faith(known.completeness)] : null,
+  ].filter(Boolean);
+}
+function ablations() {
+  const found = SIDES.map((i) => (D.evaluations[i] ?? D.curves[i])?.ablation).filter(Boolean);
+  return found.length ? [['ablation', [...new Set(found)].join(', ')]] : [];
 }
 
 function strongestNodes() {
@@ -153,7 +168,8 @@ function edgePanel(key) {
     facts(pairs.filter(([, value]) => value)), owners,
     el('div', { class: 'actions' },
       button(`From ${clip(edge.u.name, 20)}`, 'from', () => pick(pickOf(edge.u), true)),
-      button(`To ${clip(edge.d.name, 20)}`, 'to', () => pick(pickOf(edge.d), true))),
+      button(`To ${clip(edge.d.name, 20)}`, 'to', () => pick(pickOf(edge.d), true)),
+      button('Hide', 'hide', () => hide(edge.key), { title: 'h' })),
     edge.parts.length > 1 ? el('section', {}, el('h4', {}, 'Edges in it'), el('ul', { class: 'edges' },
       edge.parts.map((part) => row(part.name, part.name, score(part, side), strongest[0], () => {})))) : null,
     noteOf(edge.key, 'Notes on this edge'),

@@ -17,7 +17,7 @@ from sparse_circuits.view.explorer.steps import entries, order_of, order_within,
 Shown = Circuit | FeatureCircuit | Scores | FeatureScores
 
 MOST_EDGES = 5000
-"""So many edges the page draws without a slider step taking too long; of more, the strongest."""
+"""So many edges the page draws without a slider step taking long; of more, the strongest."""
 _DEFAULT_EDGES, _DEFAULT_NODES = 1000, 200
 
 
@@ -67,21 +67,24 @@ def largest_size(shown: Shown, max_size: int | None) -> int:
     return min(shown.graph.size, _DEFAULT_EDGES if max_size is None else max_size)
 
 
-def side_of(shown: Shown, steps: Sequence[int], n: int, select: str, signed: bool) -> Side:
+def side_of(shown: Shown, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int) -> Side:
     """
     Args:
         n: how many parts of it are shown at the last step; ``steps`` may go further, for another circuit's sake.
         select: "greedy" or "top", of scores.
+        max_edges: so many edges are drawn, the strongest.
     """
     if isinstance(shown, FeatureCircuit | FeatureScores):
-        return _feature_side(shown, steps, n, signed)
-    return _component_side(shown, steps, n, select, signed)
+        return _feature_side(shown, steps, n, signed, max_edges)
+    return _component_side(shown, steps, n, select, signed, max_edges)
 
 
 # --- heads and MLPs ---
 
 
-def _component_side(shown: Circuit | Scores, steps: Sequence[int], n: int, select: str, signed: bool) -> Side:
+def _component_side(
+    shown: Circuit | Scores, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int
+) -> Side:
     graph, values = shown.graph, shown.values
     if isinstance(shown, Scores):
         order = order_of(graph, shown.values, n, select, signed)
@@ -107,13 +110,14 @@ def _component_side(shown: Circuit | Scores, steps: Sequence[int], n: int, selec
     sizes = tuple(sum(part.at <= i for _, part in kept) for i in range(len(steps)))
     if graph.level != "edges":
         return _of_units(circuit, kept, sizes)
-    edges = {(graph.rows[where[0]], graph.columns[where[1]]): part for where, part in kept}
+    strongest = sorted(kept, key=lambda one: -abs(one[1].score or 0.0))[:max_edges] if len(kept) > max_edges else kept
+    edges = {(graph.rows[where[0]], graph.columns[where[1]]): part for where, part in strongest}
     nodes = _wired_nodes(circuit, kept)
     if values is not None:  # of scores, over the whole graph
         sums = (values * graph.mask if isinstance(shown, Scores) else circuit.values).sum(1)  # pyright: ignore[reportOptionalMemberAccess]
         at_row = {name: i for i, name in enumerate(graph.rows)}
         nodes = {name: Part(float(sums[at_row[name]]), part.at) for name, part in nodes.items() if name in at_row}
-    return Side(circuit, nodes, edges, sizes)
+    return Side(circuit, nodes, edges, sizes, left_out=len(kept) - len(edges))
 
 
 def _wired_nodes(circuit: Circuit, kept: Sequence[tuple[tuple[int, ...], Part]]) -> dict[str, Part]:
@@ -158,7 +162,9 @@ def _of_units(circuit: Circuit, kept: Sequence[tuple[tuple[int, ...], Part]], si
 # --- features ---
 
 
-def _feature_side(shown: FeatureCircuit | FeatureScores, steps: Sequence[int], n: int, signed: bool) -> Side:
+def _feature_side(
+    shown: FeatureCircuit | FeatureScores, steps: Sequence[int], n: int, signed: bool, max_edges: int
+) -> Side:
     values, listed = shown.node_values, shown.edge_list
     edges = EdgeList.empty() if listed is None else listed
     if values is None:
@@ -170,7 +176,7 @@ def _feature_side(shown: FeatureCircuit | FeatureScores, steps: Sequence[int], n
     graph = shown.graph
     inside = torch.isin(edges.sources, ids) & torch.isin(edges.targets, torch.cat([ids, torch.tensor([graph.logits])]))
     edges = edges[inside.nonzero()[:, 0]]
-    strongest = edges.values.abs().argsort(descending=True, stable=True)[:MOST_EDGES]
+    strongest = edges.values.abs().argsort(descending=True, stable=True)[:max_edges]
     left_out = len(edges) - len(strongest)
     edges = edges[strongest]
     where = torch.searchsorted(shown.node_ids, ids)

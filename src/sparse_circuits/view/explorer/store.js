@@ -21,7 +21,8 @@ function takeState(state) {
     lost += list(group.members).length - members.length;
     return { id: group.id, name: String(group.name).slice(0, 80), members, open: Boolean(group.open) };
   }).filter((group) => group.members.length);
-  const there = (key) => byName.has(key) || S.groups.some((group) => `group ${group.id}` === key);
+  const grouped = (key) => S.groups.some((group) => key.split('->').includes(`group ${group.id}`)); // a group, or an edge of one
+  const there = (key) => byName.has(key) || edgeByName.has(key) || grouped(key);
   const kept = (names) => new Set(texts(names).filter((key) => there(key) || ((lost += 1), false)));
   S.pins = kept(state.pins);
   S.hidden = kept(state.hidden);
@@ -29,7 +30,7 @@ function takeState(state) {
   for (const [key, text] of Object.entries(state.notes || {})) {
     if (typeof text !== 'string') continue;
     S.notes[key] = text; // also of what is not in this circuit: notes are never thrown away
-    if (!there(key) && !edgeByName.has(key) && key !== 'circuit' && !key.includes('group ')) lost += 1;
+    if (!there(key) && key !== 'circuit') lost += 1;
   }
   if (Number.isFinite(state.size)) S.step = Math.max(0, D.steps.findLastIndex((size) => size <= state.size));
   S.mode = D.two && ['a', 'b', 'side', 'diff'].includes(state.view) ? state.view : S.mode;
