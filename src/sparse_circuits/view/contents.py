@@ -35,6 +35,7 @@ class Shades:
 
     strongest: float
     signed: bool
+    opposes: str = OPPOSES
 
     def depth(self, score: float | None) -> float:
         """How full the colour is, 0 to 1."""
@@ -48,10 +49,8 @@ class Shades:
 
     def colour(self, score: float | None) -> str:
         """The colour of a box: white mixed with a hue."""
-        hue = NEUTRAL if not self.signed else CARRIES if (score or 0) < 0 else OPPOSES
-        depth = self.depth(score)
-        parts = (int(hue[i : i + 2], 16) for i in (1, 3, 5))
-        return "#" + "".join(f"{round(255 + depth * (part - 255)):02X}" for part in parts)
+        hue = NEUTRAL if not self.signed else CARRIES if (score or 0) < 0 else self.opposes
+        return tint(hue, self.depth(score))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +123,12 @@ class Contents:
     def colour(self, score: float | None) -> str:
         """The colour of a box: white mixed with a hue."""
         return self.shades.colour(score)
+
+
+def tint(hue: str, depth: float) -> str:
+    """White mixed with a hue, of which there is more the deeper it is: 0 to 1."""
+    parts = (int(hue[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 + depth * (part - 255)):02X}" for part in parts)
 
 
 def brief(value: float, digits: int) -> str:

@@ -59,7 +59,9 @@ def place_features(circuit: FeatureCircuit) -> Placed:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
+    """What is placed: its lane is its place, and its column that of its position."""
+
     name: str
     label: str
     role: Role
@@ -111,7 +113,7 @@ class _Builder:
     # --- nodes and columns ---
 
     @cached_property
-    def nodes(self) -> list[_Node]:
+    def nodes(self) -> list[Node]:
         """In the model's order; columns count only the positions that have a node."""
         graph, width = self.graph, self.graph.n_positions
         columns = {position: i for i, position in enumerate(self.positions)}
@@ -121,7 +123,7 @@ class _Builder:
             place, local = graph.places[i], number // width - graph.offsets[i]
             role: Role = "whole" if not place.split else "feature" if local < place.n_features else "error"
             label = place.node(local).removeprefix(f"{place.name}.")
-            nodes.append(_Node(name, label, role, i, columns[number % width]))
+            nodes.append(Node(name, label, role, i, columns[number % width]))
         return nodes
 
     @cached_property
@@ -136,9 +138,9 @@ class _Builder:
         return [f"position {names[i]}" if single else names[i] for i in self.positions] if names else []
 
     @cached_property
-    def rows(self) -> dict[tuple[int, int], list[list[_Node]]]:
+    def rows(self) -> dict[tuple[int, int], list[list[Node]]]:
         """Per lane and column: its nodes in rows, ordered so that edges cross little."""
-        ordered, rows = _ordered(self.nodes, self.circuit), {}
+        ordered, rows = ordered_nodes(self.nodes, self.circuit.to_dict("edges")), {}
         room = self._room({key: len(nodes) for key, nodes in ordered.items()})
         for key, nodes in ordered.items():
             n = -(-len(nodes) // room[key[1]])
@@ -204,7 +206,7 @@ class _Builder:
         self.lanes.append(Lane(name, (bottom + top) / 2, False))
         return top + self.gap / 2
 
-    def _spread(self, row: Sequence[_Node], column: int) -> list[tuple[_Node, float]]:
+    def _spread(self, row: Sequence[Node], column: int) -> list[tuple[Node, float]]:
         """A row's nodes with their x, over the column's width where that does not tear them apart."""
         room = self.widths[column] - 2 * _MARGIN
         pitch = min((room + _BETWEEN) / len(row), 2.2 * (self.box_width + _BETWEEN))
@@ -212,13 +214,13 @@ class _Builder:
         return [(node, start + i * pitch) for i, node in enumerate(row)]
 
 
-def _ordered(nodes: Sequence[_Node], circuit: FeatureCircuit) -> dict[tuple[int, int], list[_Node]]:
+def ordered_nodes(nodes: Sequence[Node], edges: Mapping[str, float]) -> dict[tuple[int, int], list[Node]]:
     """Nodes by lane and column, each near the middle of its neighbours (the barycentre heuristic, up and down in turn)."""
-    groups: dict[tuple[int, int], list[_Node]] = {}
+    groups: dict[tuple[int, int], list[Node]] = {}
     for node in nodes:
         groups.setdefault((node.place, node.column), []).append(node)
     wires: dict[str, list[tuple[str, float]]] = {node.name: [] for node in nodes}
-    for name, value in circuit.to_dict("edges").items():
+    for name, value in edges.items():
         u, _, d = name.partition("->")
         if d != LOGITS:
             weight = abs(value) or 1e-9
@@ -238,7 +240,7 @@ def _ordered(nodes: Sequence[_Node], circuit: FeatureCircuit) -> dict[tuple[int,
         upwards = sweep % 2 == 0
         for key in sorted(groups, reverse=not upwards):
 
-            def middle(node: _Node, upwards: bool = upwards) -> float:
+            def middle(node: Node, upwards: bool = upwards) -> float:
                 near = [(x[v], w) for v, w in wires[node.name] if (place_of[v] < node.place) == upwards]
                 total = sum(w for _, w in near)
                 return sum(at * w for at, w in near) / total if near else x[node.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from sparse_circuits.view.contents import brief
 from sparse_circuits.view.feature_layout import WITH_SCORES, Placed, Role
 from sparse_circuits.view.feature_look import Look
 from sparse_circuits.view.layout import Box
-from sparse_circuits.view.marks import FAINT, INK
+from sparse_circuits.view.marks import DASHES, FAINT, INK
 from sparse_circuits.view.routes import route
 
 if TYPE_CHECKING:
@@ -33,25 +34,39 @@ def edges(axes: Axes, placed: Placed, look: Look) -> None:
     """One artist per edge, named after it, and one per arrowhead; the strongest on top."""
     for i, (name, score) in enumerate(reversed(look.circuit.to_dict("edges").items())):
         width, colour, opacity = look.pens.width(score), look.pens.colour(score), look.pens.opacity(score)
-        half, height = 0.014 + 0.012 * width, 0.035 + 0.018 * width
         source, _, target = name.partition("->")
         points = route(placed.layout, source, target).beziers()
-        x, y = points[-1]
-        points[-1] = (x, y - 0.8 * height)  # the line ends inside its arrowhead, not beyond the tip
-        z = 2 + i / (look.circuit.n_edges + 1)
-        line = PathPatch(
-            Course(points, [Course.MOVETO, *[Course.CURVE4] * (len(points) - 1)]),
-            fill=False,
-            ec=colour,
-            lw=width,
-            alpha=opacity,
-            capstyle="butt",
-            zorder=z,
-        )
-        line.set_gid(name)
-        axes.add_artist(line)  # not add_patch, which would work out data limits that are fixed already
-        corners = [(x - half, y - height), (x + half, y - height), (x, y)]
-        axes.add_artist(Polygon(corners, fc=colour, lw=0, alpha=min(1, opacity + 0.2), zorder=z))
+        arrow(axes, name, points, width, colour, opacity, 2 + i / (look.circuit.n_edges + 1))
+
+
+def arrow(
+    axes: Axes,
+    name: str,
+    points: Sequence[tuple[float, float]],
+    width: float,
+    colour: str,
+    opacity: float,
+    z: float,
+    dashed: bool = False,
+) -> None:
+    """An edge with its head, along Bezier pieces: a start, then two control points and an end for each."""
+    half, height = 0.014 + 0.012 * width, 0.035 + 0.018 * width
+    x, y = points[-1]
+    line = PathPatch(
+        # the line ends inside its arrowhead, not beyond the tip
+        Course([*points[:-1], (x, y - 0.8 * height)], [Course.MOVETO, *[Course.CURVE4] * (len(points) - 1)]),
+        fill=False,
+        ec=colour,
+        lw=width,
+        ls=DASHES if dashed else "solid",
+        alpha=opacity,
+        capstyle="butt",
+        zorder=z,
+    )
+    line.set_gid(name)
+    axes.add_artist(line)  # not add_patch, which would work out data limits that are fixed already
+    corners = [(x - half, y - height), (x + half, y - height), (x, y)]
+    axes.add_artist(Polygon(corners, fc=colour, lw=0, alpha=min(1, opacity + 0.2), zorder=z))
 
 
 def boxes(axes: Axes, placed: Placed, look: Look) -> None:
@@ -59,7 +74,7 @@ def boxes(axes: Axes, placed: Placed, look: Look) -> None:
     with_scores = bool(look.scores) and look.circuit.size <= WITH_SCORES
     for name, box in placed.layout.nodes.items():
         if name == LOGITS:
-            axes.add_patch(_rounded(box, _BAR))
+            axes.add_patch(rounded(box, _BAR))
             axes.text(box.x, box.y, LOGITS, size=8.5, color=INK, ha="center", va="center", zorder=6)
             continue
         score, role = look.scores.get(name), placed.roles[name]
@@ -93,11 +108,11 @@ def shape(box: Box, role: Role, fill: str) -> Patch:
         ]
         return Polygon(corners, fc=fill, ec=INK, lw=0.9, ls=(0, (2.2, 1.4)), zorder=5)
     if role == "whole":
-        return _rounded(box, fill, 0.1, 1.5)
-    return _rounded(box, fill, 0.025, 0.8)
+        return rounded(box, fill, 0.1, 1.5)
+    return rounded(box, fill, 0.025, 0.8)
 
 
-def _rounded(box: Box, fill: str, pad: float = 0.05, line: float = 0.9) -> FancyBboxPatch:
+def rounded(box: Box, fill: str, pad: float = 0.05, line: float = 0.9) -> FancyBboxPatch:
     return FancyBboxPatch(
         (box.left + pad, box.bottom + pad),
         box.width - 2 * pad,

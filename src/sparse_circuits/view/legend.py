@@ -12,11 +12,12 @@ from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES, Strokes
 
 @dataclass(frozen=True)
 class LegendRow:
-    """Sample strokes as (width in points, colour, label), or a symbol, and what they mean."""
+    """Sample strokes as (width in points, colour, label), dashed or not, or a symbol, and what they mean."""
 
     text: str
     samples: tuple[tuple[float, str, str], ...] = ()
     symbol: str = ""
+    dashed: bool = False
 
 
 _CHANGES = {"patch": "its corrupted value", "zero": "zero"}

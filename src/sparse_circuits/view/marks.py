@@ -15,6 +15,7 @@ from sparse_circuits.view.routes import route
 from sparse_circuits.view.strokes import Strokes
 
 INK, FAINT, PALE = "#22262B", "#8A9099", "#F5F6F8"
+DASHES = (0, (3.2, 1.6))
 
 
 def backdrop(axes: Axes, layout: Layout) -> None:
@@ -153,11 +154,14 @@ def say(axes: Axes, layout: Layout, message: str) -> None:
     )
 
 
-def legend_row(axes: Axes, text: str, y: float, samples: Sequence[tuple[float, str, str]], symbol: str) -> None:
+def legend_row(
+    axes: Axes, text: str, y: float, samples: Sequence[tuple[float, str, str]], symbol: str, dashed: bool = False
+) -> None:
     """A line of the legend: one or more sample strokes (width, colour, label), or a symbol, and what it means."""
     x = 0.3
     for width, colour, label in samples:
-        axes.plot([x, x + 0.34], [y, y], color=colour, lw=width, solid_capstyle="butt", zorder=3)
+        style = DASHES if dashed else "solid"
+        axes.plot([x, x + 0.34], [y, y], color=colour, lw=width, ls=style, solid_capstyle="butt", zorder=3)
         x += 0.42
         if label:
             axes.text(x, y, label, size=8.5, color=INK, va="center")

@@ -24,12 +24,14 @@ class Pens:
         strongest: the largest finite |score|, 0 where there is none.
         scored, signed: whether edges have scores, and whether the colour says something.
         n: number of edges.
+        opposes: the colour of positive scores.
     """
 
     strongest: float
     scored: bool
     signed: bool
     n: int
+    opposes: str = OPPOSES
 
     def share(self, score: float | None) -> float:
         """|score| as a share of the strongest edge's, 0 to 1."""
@@ -51,7 +53,7 @@ class Pens:
     def colour(self, score: float | None) -> str:
         if not self.signed or not score:
             return NEUTRAL
-        return CARRIES if score < 0 else OPPOSES
+        return CARRIES if score < 0 else self.opposes
 
     @property
     def _crowding(self) -> float:
