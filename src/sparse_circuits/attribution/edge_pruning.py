@@ -30,8 +30,8 @@ class EdgePruning(Method):
 
         L = D(model, circuit) + l1 (t - s) + l2 (t - s)^2,    descending in the gates, ascending in l1 and l2
 
-    Gates are hard-concrete variables (Louizos et al. 2018, arXiv:1712.01312; :mod:`sparse_circuits.attribution.gates`),
-    one draw for all examples of a step. Bhaskar et al. 2024, "Finding Transformer Circuits with Edge Pruning"
+    Gates are hard-concrete variables (Louizos et al. 2018, arXiv:1712.01312; see ``attribution/gates.py``), one draw
+    for all examples of a step. Bhaskar et al. 2024, "Finding Transformer Circuits with Edge Pruning"
     (arXiv:2406.16778); unlike there, nodes have no gates beside those of their edges. At the other levels of a graph the
     gates are on nodes or units, and with positions on each position's edges.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
     from sparse_circuits.features import Feature, FeatureStore, HeadReport, Labels
+    from sparse_circuits.task import Task
 
 EXAMPLES = (
     "features runs/rc",
@@ -91,7 +93,7 @@ def features(
     runs = attached({"this circuit": opened}, loaded, dictionaries)
     nodes: Any = runs["this circuit"].circuit if runs else opened.circuit
     known = runs["this circuit"].dictionaries if runs else None
-    notes = _labels(labels or [], known)
+    notes = labels_in(labels or [], known)
     if tokens is None and not Path(text).is_file():
         tokens = _TOKENS
     try:
@@ -103,7 +105,7 @@ def features(
         raise SystemExit(130) from None
     pages = library.feature_pages(loaded, nodes, store, dictionaries=known, labels=notes)
     heads = _heads(loaded, opened, pages)
-    written = _write(folder, store, pages, heads)
+    written = write_pages(folder, store, pages, heads)
     scores = _scores(opened)
     _report(pages, heads, scores, show)
     output.line()
@@ -116,7 +118,7 @@ def features(
     )
 
 
-def _labels(files: list[Path], dictionaries: Any) -> Labels:
+def labels_in(files: list[Path], dictionaries: Any) -> Labels:
     """Notes from files of any kind; where several have one on a feature, the last file's."""
     from sparse_circuits.features import Labels
 
@@ -142,17 +144,23 @@ def _labels_in(file: Path, dictionaries: Any) -> Labels:
 def _heads(model: Any, opened: Opened, pages: dict[str, Feature]) -> dict[str, HeadReport]:
     """What the heads do on the run's task, where there are any and it is known."""
     from sparse_circuits import load_task
-    from sparse_circuits.features import head_report
 
     names = [name for name, page in pages.items() if page.source == "heads"][:_HEADS]
     if not names or opened.record is None:
         return {}
     task = load_task(str(opened.task), model, n=opened.record.arguments.examples, seed=opened.seed)
+    return head_reports(model, task, names)
+
+
+def head_reports(model: Any, task: Task, names: Iterable[str]) -> dict[str, HeadReport]:
+    """What heads do on prompts, a few of which are shown whole."""
+    from sparse_circuits.features import head_report
+
     with output.working("looking at heads"):
         return {name: head_report(model, task, name, prompts=4) for name in names}
 
 
-def _write(folder: Path, store: FeatureStore, pages: dict[str, Feature], heads: dict[str, HeadReport]) -> Path:
+def write_pages(folder: Path, store: FeatureStore, pages: dict[str, Feature], heads: dict[str, HeadReport]) -> Path:
     from sparse_circuits.circuit.files import write_atomically
 
     content = {

@@ -59,22 +59,29 @@ class Walk:
         stream = self._at("resid_pre", 0, self.anatomy.stream(embedding), visit)
         return self._blocks(0, stream, visit, keep)
 
-    def resume(self, site: Site, value: Tensor, kept: Streams, visit: Visit) -> Tensor:
-        """The rest of the pass, from another value of what is written at a site; everything before it as it was."""
+    def resume(self, site: Site, value: Tensor, kept: Streams, visit: Visit, until: int | None = None) -> Tensor:
+        """The rest of the pass, from another value of what is written at a site; everything before it as it was.
+
+        Args:
+            until: the last layer to run, and the stream after it to return; by default the model's last.
+        """
         anatomy = self.anatomy
         value = value.to(anatomy.dtype)  # a dictionary may be of another
         if site.kind == "embed":
-            return self._blocks(0, self._at("resid_pre", 0, anatomy.stream(value), visit), visit, None)
+            return self._blocks(0, self._at("resid_pre", 0, anatomy.stream(value), visit), visit, None, until)
         if site.kind == "resid_pre":
-            return self._blocks(0, value, visit, None)
+            return self._blocks(0, value, visit, None, until)
         layer = site.layer
         block = anatomy.blocks[layer]
         if site.kind != "resid":
             value = self._rest(block, site, value, kept.stream[layer], kept.attention[layer], visit)
-        return self._blocks(layer + 1, value, visit, None)
+        return self._blocks(layer + 1, value, visit, None, until)
 
-    def _blocks(self, first: int, stream: Tensor, visit: Visit, keep: Streams | None) -> Tensor:
-        for layer, block in enumerate(self.anatomy.blocks[first:], start=first):
+    def _blocks(
+        self, first: int, stream: Tensor, visit: Visit, keep: Streams | None, until: int | None = None
+    ) -> Tensor:
+        blocks = self.anatomy.blocks[: None if until is None else until + 1]
+        for layer, block in enumerate(blocks[first:], start=first):
             stream = stream.to(block.device)
             if keep is not None:
                 keep.stream.append(stream.detach())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
 from sparse_circuits.attribution.feature.problem import FeatureProblem, FeatureTally, Situation
 from sparse_circuits.attribution.feature.splits import Change
-from sparse_circuits.model.walk import Walk, unchanged
+from sparse_circuits.model.sites import Site
+from sparse_circuits.model.walk import Visit, Walk, unchanged
 from sparse_circuits.task.measure import measure
 
 # of the widest activation at a time: more falls out of a processor's cache, less leaves a GPU idle
@@ -29,7 +30,7 @@ def ablate_each(problem: FeatureProblem) -> FeatureTally:
         tally.measured(rows, situation)
         for place in range(len(problem.graph.places)):
             change = situation.change(place)
-            for nodes, moved in _moves(situation, place, change):
+            for nodes, moved in moves(situation, place, change):
                 count += problem.share_after(place) * len(nodes)
                 _note(tally, rows, situation, place, nodes, _effects(situation, place, moved))
     batches = -(-len(problem.prompts) // problem.batch_size)
@@ -37,11 +38,16 @@ def ablate_each(problem: FeatureProblem) -> FeatureTally:
     return tally
 
 
-def _moves(situation: Situation, place: int, change: Change) -> Iterator[tuple[Tensor, Tensor]]:
+def moves(
+    situation: Situation, place: int, change: Change, only: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Nodes of a place, each with a position of the graph, and what ablating each adds to what is written.
 
+    Args:
+        only: features that are wanted, and no other node: their numbers in the graph, counted from the place's first.
+
     Yields:
-        int64 ``[nodes, 2]``: number within the place, and position; and ``[nodes, tokens, d]``.
+        For as many as are run together: int64 ``[nodes, 2]``, number within the place and position; and ``[nodes, tokens, d]``.
     """
     graph, groups = situation.graph, situation.groups.to(change.rest.device)
     spot, n_groups = graph.places[place], graph.n_positions
@@ -50,6 +56,8 @@ def _moves(situation: Situation, place: int, change: Change) -> Iterator[tuple[T
     if dictionary is not None:
         listed = change.listed(spot.n_features)
         there = (change.change != 0) & (groups >= 0)[:, None]
+        if only is not None:
+            there &= torch.isin(listed * n_groups + groups[:, None], only.to(groups.device))
         keys = (listed * n_groups + groups[:, None])[there].unique()
         for part in keys.split(at_once) if len(keys) else ():
             column = torch.searchsorted(part, listed * n_groups + groups[:, None])
@@ -59,6 +67,8 @@ def _moves(situation: Situation, place: int, change: Change) -> Iterator[tuple[T
             features = torch.div(part, n_groups, rounding_mode="floor")
             moved = amount.T[:, :, None] * dictionary.W_dec[features][:, None]
             yield torch.stack([features, part % n_groups], 1), moved
+    if only is not None:
+        return
     apart = situation.blocks(place, change.rest)
     pairs = torch.cartesian_prod(torch.arange(spot.n_blocks), torch.arange(n_groups)).to(groups.device)
     for part in pairs.split(at_once):
@@ -71,17 +81,35 @@ def _moves(situation: Situation, place: int, change: Change) -> Iterator[tuple[T
 
 def _effects(situation: Situation, place: int, moved: Tensor) -> Tensor:
     """The effect of each change of what is written at a place, ``[nodes, tokens, d]``, on each example: ``[nodes, examples]``."""
-    held, n = situation.run.held[place], len(moved)
+    n = len(moved)
     if not n:
         return moved.new_zeros(0, len(situation.batch))
+    final = resumed(situation, place, moved)
+    return measure(situation.anatomy, situation.metric, final, situation.batch.repeat(n)).view(n, -1) - situation.clean
+
+
+def resumed(
+    situation: Situation,
+    place: int,
+    moved: Tensor,
+    visit: Visit = unchanged,
+    sites: Collection[Site] = (),
+    until: int | None = None,
+) -> Tensor:
+    """The last residual stream under each change of what is written at a place: ``[nodes * examples, pos, d_model]``.
+
+    Args:
+        moved: ``[nodes, tokens, d]``.
+        visit: what is done at ``sites``, all after the place.
+        until: stop after that layer, with the stream there.
+    """
+    held, n = situation.run.held[place], len(moved)
     dictionary, site = situation.graph.places[place].dictionary, situation.graph.places[place].site
     skip = None if dictionary is None else dictionary.skip(held.read)
     clean = held.written if skip is None else held.written + skip
     value = (clean + moved.unflatten(1, clean.shape[:2]).to(clean.dtype)).flatten(0, 1)
-    many = situation.batch.repeat(n)
-    walk = Walk(situation.anatomy, (), many.padding)
-    final = walk.resume(site, value, situation.run.streams.repeat(n), unchanged)
-    return measure(situation.anatomy, situation.metric, final, many).view(n, -1) - situation.clean
+    walk = Walk(situation.anatomy, sites, situation.batch.repeat(n).padding)
+    return walk.resume(site, value, situation.run.streams.repeat(n), visit, until)
 
 
 def _note(tally: FeatureTally, rows: Tensor, situation: Situation, place: int, nodes: Tensor, effects: Tensor) -> None:

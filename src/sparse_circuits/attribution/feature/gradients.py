@@ -73,7 +73,7 @@ def along_activations(situation: Situation, place: int, points: Points, *, direc
             with torch.enable_grad():
                 entering = values.flatten(0, 1)
                 entering = entering if skip is None else entering + skip[rows].repeat(n, 1, 1)
-                final = walk.resume(site, entering, kept, _held(situation, rows, n))
+                final = walk.resume(site, entering, kept, held_clean(situation, n, rows))
                 value = measure(anatomy, situation.metric, final, many).sum()
             (found,) = torch.autograd.grad(value, values, allow_unused=True) if value.requires_grad else (None,)
             if found is not None:
@@ -152,8 +152,8 @@ def ablated_value(situation: Situation, place: int) -> Tensor:
     return measure(situation.anatomy, situation.metric, final, situation.batch)
 
 
-def _held(situation: Situation, rows: slice, n: int) -> Visit:
-    """Puts back what the places wrote in the clean run, of some examples; skip connections stay as computed."""
+def held_clean(situation: Situation, n: int, rows: slice = slice(None)) -> Visit:
+    """Puts back what the places wrote in the clean run, of some examples ``n`` times over; skip connections stay as computed."""
     clean = {place.site: (place, held) for place, held in zip(situation.graph.places, situation.run.held, strict=True)}
 
     def visit(site: Site, read: Tensor, written: Tensor) -> Tensor:
