@@ -14,15 +14,16 @@ export OMP_WAIT_POLICY ?= passive
 # pyright comes with pip and needs neither node nor a network; this keeps it from looking for a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test test-tl4 check format clean
+.PHONY: help demo test test-tl4 check docs format clean
 
 help:
 	@echo "make demo      find the circuit of a behaviour in the bundled model, and draw it"
 	@echo "make test      run the tests"
 	@echo "make test-tl4  run the component tests with TransformerLens 4"
 	@echo "make check     run every static check"
+	@echo "make docs      build the documentation site into site/"
 	@echo "make format    format the code"
-	@echo "make clean     remove the virtual environments and caches"
+	@echo "make clean     remove the virtual environments, the site and caches"
 
 demo: $(VENV)/installed
 	$(VENV)/bin/sparse-circuits demo
@@ -38,12 +39,16 @@ check: $(VENV)/installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+# Without a single warning, and without a network; site/index.html opens from disk.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) $(VENV_TL4) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_TL4) site .pytest_cache .ruff_cache
 
 # $(1): the environment's folder, $(2): the file of its pins. The stamp is written last, so a set-up that was cut short is
 # made again from the start.

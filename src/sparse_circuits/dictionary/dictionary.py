@@ -62,14 +62,17 @@ class Dictionary:
 
     @property
     def n_features(self) -> int:
+        """How many features it has."""
         return self.W_dec.shape[0]
 
     @property
     def d_in(self) -> int:
+        """Width of what is read."""
         return self.W_enc.shape[0]
 
     @property
     def d_out(self) -> int:
+        """Width of what is written."""
         return self.W_dec.shape[1]
 
     def features(self, x: Tensor) -> Tensor:
