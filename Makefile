@@ -17,7 +17,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help demo test test-tl4 check docs format clean
 
 help:
-	@echo "make demo      find the circuit of a behaviour in the bundled model, and draw it"
+	@echo "make demo      find two circuits in the bundled model, with a page to explore each in"
 	@echo "make test      run the tests"
 	@echo "make test-tl4  run the component tests with TransformerLens 4"
 	@echo "make check     run every static check"

@@ -84,10 +84,12 @@ class FeatureCircuit:
 
     @property
     def n_nodes(self) -> int:
+        """The same as :attr:`size`."""
         return self.size
 
     @property
     def n_edges(self) -> int:
+        """Number of edges between its nodes, and from them into the logits."""
         return len(self.edge_list)
 
     @cached_property

@@ -30,6 +30,7 @@ class Dictionaries(Mapping[str, Dictionary]):
 
     @property
     def sites(self) -> tuple[Site, ...]:
+        """Where they stand, in the model's order."""
         return tuple(dictionary.site for dictionary in self.entries)
 
     @property

@@ -77,6 +77,7 @@ class Validation:
 
     @property
     def separate_interval(self) -> tuple[float, float]:
+        """95% percentile bootstrap interval of :attr:`separate_sum` over examples."""
         return _interval(self.separate.sum(0))
 
     @property
@@ -90,6 +91,7 @@ class Validation:
 
     @property
     def interaction_interval(self) -> tuple[float, float]:
+        """95% percentile bootstrap interval of :attr:`interaction` over examples."""
         return _interval(self.ablated - self.clean - self.separate.sum(0))
 
     @property
@@ -106,12 +108,14 @@ class Validation:
 
     @property
     def loss_interval(self) -> tuple[float, float] | None:
+        """95% percentile bootstrap interval of the loss's change over examples; None where there is no loss."""
         if self.loss_ablated is None or self.loss_clean is None:
             return None
         return _interval(self.loss_ablated - self.loss_clean)
 
     @property
     def loss_separate_sum(self) -> float | None:
+        """The changes of the loss under each feature's own ablation, added up; None where there is no loss."""
         return None if self.loss_separate is None else _mean(self.loss_separate.sum(0))
 
     def to_dict(self) -> dict[str, Any]:
