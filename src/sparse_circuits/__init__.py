@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         attribute,
         contributions,
     )
-    from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores, Stability
+    from sparse_circuits.circuit import Circuit, Comparison, FeatureCircuit, FeatureScores, Scores, Stability
+    from sparse_circuits.circuit.formats.attribution_graph import AttributionGraph
+    from sparse_circuits.circuit.formats.mib import MIBEntry, read_mib, write_mib
     from sparse_circuits.dictionary import Dictionaries, Dictionary, ablate_features, load_dictionaries, splice
     from sparse_circuits.errors import FileFormatError, InputError, SparseCircuitsError, UnsupportedModelError
     from sparse_circuits.evaluation import (
@@ -59,7 +61,20 @@ if TYPE_CHECKING:
     from sparse_circuits.graph import FeatureGraph, Graph
     from sparse_circuits.model.load import load_model
     from sparse_circuits.task import Batch, CrossEntropy, LogitDiff, LogProb, NegativeKL, ProbDiff, Task, load_task
+    from sparse_circuits.tracing import (
+        ByAblation,
+        ByGradient,
+        Trace,
+        TraceComparison,
+        TracedEdge,
+        TracedNode,
+        Validation,
+        trace,
+        validate_trace,
+    )
     from sparse_circuits.view.explorer import Page, explore
+    from sparse_circuits.view.plots import Plot
+    from sparse_circuits.view.report import report
 
 __version__ = "0.1.0"
 
@@ -81,7 +96,9 @@ _HOMES = {
         "attribute",
         "contributions",
     ),
-    "circuit": ("Circuit", "FeatureCircuit", "FeatureScores", "Scores", "Stability"),
+    "circuit": ("Circuit", "Comparison", "FeatureCircuit", "FeatureScores", "Scores", "Stability"),
+    "circuit.formats.attribution_graph": ("AttributionGraph",),
+    "circuit.formats.mib": ("MIBEntry", "read_mib", "write_mib"),
     "dictionary": ("Dictionaries", "Dictionary", "ablate_features", "load_dictionaries", "splice"),
     "errors": ("FileFormatError", "InputError", "SparseCircuitsError", "UnsupportedModelError"),
     "evaluation": (
@@ -110,7 +127,20 @@ _HOMES = {
     "graph": ("FeatureGraph", "Graph"),
     "model.load": ("load_model",),
     "task": ("Batch", "CrossEntropy", "LogProb", "LogitDiff", "NegativeKL", "ProbDiff", "Task", "load_task"),
+    "tracing": (
+        "ByAblation",
+        "ByGradient",
+        "Trace",
+        "TraceComparison",
+        "TracedEdge",
+        "TracedNode",
+        "Validation",
+        "trace",
+        "validate_trace",
+    ),
     "view.explorer": ("Page", "explore"),
+    "view.plots": ("Plot",),
+    "view.report": ("report",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -120,10 +150,14 @@ __all__ = [
     "EAPIG",
     "Ablation",
     "AtPStar",
+    "AttributionGraph",
     "Baseline",
     "Batch",
+    "ByAblation",
+    "ByGradient",
     "Circuit",
     "CleanCorrupted",
+    "Comparison",
     "Context",
     "Contributions",
     "CrossEntropy",
@@ -146,9 +180,11 @@ __all__ = [
     "Labels",
     "LogProb",
     "LogitDiff",
+    "MIBEntry",
     "Method",
     "NegativeKL",
     "Page",
+    "Plot",
     "ProbDiff",
     "RelP",
     "Scores",
@@ -156,7 +192,12 @@ __all__ = [
     "SparseCircuitsError",
     "Stability",
     "Task",
+    "Trace",
+    "TraceComparison",
+    "TracedEdge",
+    "TracedNode",
     "UnsupportedModelError",
+    "Validation",
     "__version__",
     "ablate_features",
     "attribute",
@@ -174,8 +215,13 @@ __all__ = [
     "neuronpedia_url",
     "promoted",
     "random_baseline",
+    "read_mib",
+    "report",
     "similar",
     "splice",
+    "trace",
+    "validate_trace",
+    "write_mib",
 ]
 
 

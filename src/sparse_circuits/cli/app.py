@@ -13,7 +13,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sparse_circuits import __version__
-from sparse_circuits.cli import contexts, demo, evaluate, find, methods, models, shift, tasks, view
+from sparse_circuits.cli import (
+    contexts,
+    demo,
+    evaluate,
+    export,
+    find,
+    methods,
+    models,
+    report,
+    shift,
+    tasks,
+    trace,
+    view,
+)
 from sparse_circuits.errors import SparseCircuitsError
 
 __all__ = ["app"]
@@ -83,12 +96,15 @@ for command, examples in (
     (find.find, find.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (view.view, view.EXAMPLES),
+    (report.report, report.EXAMPLES),
+    (export.export, export.EXAMPLES),
     (methods.methods, methods.EXAMPLES),
     (models.models, models.EXAMPLES),
     (tasks.tasks, tasks.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (shift.shift, shift.EXAMPLES),
     (contexts.features, contexts.EXAMPLES),
+    (trace.trace, trace.EXAMPLES),
 ):
     app.command(
         cls=Command, epilog="\b\n" + "\n".join(["Examples:", *(f"  sparse-circuits {line}" for line in examples)])

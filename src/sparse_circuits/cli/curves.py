@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.record import finite
+from sparse_circuits.cli.record import Arguments, finite
 
 if TYPE_CHECKING:
+    from sparse_circuits.circuit import FeatureScores, Scores
     from sparse_circuits.evaluation import Baseline, Curve
+    from sparse_circuits.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,19 @@ class Curves:
     curve: Curve
     neurons: Curve | None = None
     random: tuple[Baseline, ...] = ()
+
+
+def curve_as_found(
+    model: Any, scores: Scores | FeatureScores, task: Task, arguments: Arguments | None, **common: Any
+) -> Curve:
+    """The curve of circuits chosen from scores as a run chose its own."""
+    from sparse_circuits import faithfulness_curve
+
+    select = "greedy" if scores.graph.level == "edges" else "top"
+    if arguments is not None:
+        select = arguments.select or ("top" if arguments.stable is not None else select)
+    signed = arguments is not None and arguments.signed and scores.signed
+    return faithfulness_curve(model, scores, task, select=select, signed=signed, **common)
 
 
 def write_curves(made: Curves, folder: Path, about: dict[str, Any]) -> list[Path]:

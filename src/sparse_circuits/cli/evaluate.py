@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.curves import Curves, report_curves, write_curves
+from sparse_circuits.cli.curves import Curves, curve_as_found, report_curves, write_curves
 from sparse_circuits.cli.feature_evaluate import attached, feature_curves, policy_of, said_of
 from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
 from sparse_circuits.cli.options import (
@@ -28,7 +28,6 @@ from sparse_circuits.cli.record import SCORES
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Curve
     from sparse_circuits.task import Task
 
 EXAMPLES = (
@@ -123,7 +122,8 @@ def evaluate(
         if name in runs:
             made = feature_curves(loaded, runs[name], prompts, draws=draws or DRAWS, seed=seed, **common)
         else:
-            made = Curves(_curve(loaded, one, prompts, common))
+            scores = sc.Scores.load(one.path.parent / SCORES)
+            made = Curves(curve_as_found(loaded, scores, prompts, one.arguments, **common))
         report_curves(name, made, write_curves(made, folder, about))
 
 
@@ -156,15 +156,3 @@ def _examples(name: str, task: Task, seed: int) -> str:
     from sparse_circuits.task.bundled import BUNDLED
 
     return f"{len(task)} examples of {name}" + (f", seed {seed}" if name in BUNDLED else "")
-
-
-def _curve(model: Any, opened: Opened, task: Task, common: dict[str, Any]) -> Curve:
-    import sparse_circuits as sc
-
-    scores = sc.Scores.load(opened.path.parent / SCORES)
-    arguments = opened.record.arguments if opened.record is not None else None
-    select = "greedy" if scores.graph.level == "edges" else "top"
-    if arguments is not None:
-        select = arguments.select or ("top" if arguments.stable is not None else select)
-    signed = arguments is not None and arguments.signed
-    return sc.faithfulness_curve(model, scores, task, select=select, signed=signed, **common)

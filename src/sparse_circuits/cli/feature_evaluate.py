@@ -122,8 +122,10 @@ def attached(opened: Mapping[str, Opened], model: Any, dictionaries: str | None)
     return runs
 
 
-def feature_curves(model: Any, run: FeatureRun, task: Task, *, draws: int, seed: int, **common: Any) -> Curves:
-    """Features, neurons and random features at sizes of one, two and five times powers of ten."""
+def feature_curves(
+    model: Any, run: FeatureRun, task: Task, *, draws: int, seed: int, random: bool = True, **common: Any
+) -> Curves:
+    """Features, neurons and, unless they are unwanted, random features at sizes of one, two and five times powers of ten."""
     import sparse_circuits as sc
 
     sizes = _sizes(len(run.scores.node_ids))
@@ -136,9 +138,9 @@ def feature_curves(model: Any, run: FeatureRun, task: Task, *, draws: int, seed:
         neurons = sc.faithfulness_curve(model, run.neuron_scores, task, sorted(also), **common)
     del common["signed"]
     # the last circuit has all that is active, so that nothing about it can be random
-    circuits = [e.circuit for e in curve.evaluations[:-1]]
-    random = [sc.random_baseline(model, circuit, task, draws=draws, seed=seed, **common) for circuit in circuits]
-    return Curves(curve, neurons, tuple(random))
+    circuits = [e.circuit for e in curve.evaluations[:-1]] if random else []
+    drawn = [sc.random_baseline(model, circuit, task, draws=draws, seed=seed, **common) for circuit in circuits]
+    return Curves(curve, neurons, tuple(drawn))
 
 
 def _sizes(total: int) -> list[int]:

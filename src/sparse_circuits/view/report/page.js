@@ -1,0 +1,13 @@
+// The explorer is put into its frame when it is asked for, so that the page opens at once.
+const button = document.getElementById('explore');
+if (button) {
+  button.addEventListener('click', () => {
+    const frame = document.createElement('iframe');
+    frame.title = 'The circuit, to be explored';
+    frame.setAttribute('sandbox', 'allow-scripts allow-downloads');
+    frame.srcdoc = JSON.parse(document.getElementById('explorer-page').textContent);
+    document.getElementById('explorer').replaceChildren(frame);
+    button.disabled = true;
+    frame.focus();
+  });
+}
