@@ -16,6 +16,7 @@ import torch
 
 import sparse_circuits as sc
 
+pytest_plugins = ["browsing"]
 SHARED = Path(__file__).parent.parent.parent / "shared"
 HAS_HOOKED = importlib.util.find_spec("transformer_lens.HookedTransformer") is not None
 

@@ -26,6 +26,11 @@ CASES: dict[str, tuple[Callable, str]] = {
     "one string for a list": (lambda m: sc.Task("When Mary", metric=METRIC), r"write \['When Mary'\]"),
     "unequal sides": (lambda m: sc.Task(PAIR[0], PAIR[1][:1], metric=METRIC), "2 clean prompts but 1 corrupted"),
     "metric that is none": (lambda m: sc.Task(*PAIR, metric="logit_diff"), "expected a metric such as LogitDiff"),
+    "a task's name for a task": (lambda m: score(m, "ioi"), r"attribute\(task='ioi'\): expected a Task"),
+    "a task's name to evaluate on": (
+        lambda m: sc.evaluate(m, sc.Circuit.full(sc.Graph.of(m)), "ioi"),
+        r"evaluate\(task='ioi'\): expected a Task",
+    ),
     "pair of different lengths": (
         lambda m: score(m, sc.Task([[5, 6], [5, 6, 7]], [[5, 9], [5, 9]], metric=METRIC)),
         "row 1: the clean prompt is 3 tokens and the corrupted one 2",

@@ -726,7 +726,7 @@ BAD = [
     ((*TINY, "--task", "iio"), nothing, "Unknown task 'iio'; expected one of ioi, "),
     ((*TINY, "--task", "none.csv"), nothing, "No task file at none.csv"),
     ((*TINY, "--task", "empty.jsonl"), write("empty.jsonl", ""), "empty.jsonl holds no rows"),
-    ((*TINY, "--task", "odd.jsonl"), write("odd.jsonl", '{"clean": "a"}\n'), "odd.jsonl, row 0: no 'clean_prefix'"),
+    ((*TINY, "--task", "odd.jsonl"), write("odd.jsonl", '{"clean": "a"}\n'), "odd.jsonl, row 0: no 'correct'"),
     ((*TINY, "--task", "text.jsonl"), write("text.jsonl", "Amy\n"), "text.jsonl, row 0: not a line of JSON"),
     ((*TINY, "--task", "unequal.jsonl"), write("unequal.jsonl", UNEQUAL), "row 0: the clean prompt is 5 tokens"),
     ((*TINY, "--task", "two.jsonl"), write("two.jsonl", TWO_TOKENS), "row 0: correct answer 'to the' is 2 tokens"),

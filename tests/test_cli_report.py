@@ -145,7 +145,7 @@ def test_other_levels_and_prompts(model: Any) -> None:
     ok("report", "nodes", *FEW, "--no-methods", "--no-random", "--model", toy_path(), "--interactive")
     page = page_at("nodes/report.html")
     assert "Where they fire was not looked at. Run 'sparse-circuits features nodes --text FILE'" in page.text
-    assert "Where its last token (underlined) looks" in page.text
+    assert "Where its last token (bold) looks" in page.text
     assert "Plotly.newPlot" in Path("nodes/report.html").read_text(encoding="utf-8")
     ok(*FIND[:3], "--examples", 3, "--method", "eap", "--positions", "spans", "--edges", 60, "--out", "spans")
     ok("report", "spans", "--examples", 3, "--no-methods", "--no-meanings")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -35,9 +34,9 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def said(place: Path) -> list[str]:
     """What three runs over three layers, a validation, a gradient run and a comparison printed."""
-    before = Path.cwd()
-    os.chdir(place)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(trace_work, "_REACHED", 0)  # small pictures are drawn in no time
         return [
             ok("trace", *OF, "--at", "resid_1", *SMALL, "--out", "runs/t").stdout,
             ok("trace", "--extend", "runs/t", *SMALL).stdout,
@@ -48,8 +47,6 @@ def said(place: Path) -> list[str]:
             ).stdout,
             ok("trace", "--compare", "runs/t", "runs/g").stdout,
         ]
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +117,7 @@ def test_validation_is_the_librarys(said: list[str], model: object) -> None:
 
 
 def test_contexts_go_into_the_picture_and_stay(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_work, "_MAX_NODES", 8)
+    monkeypatch.setattr(trace_work, "_REACHED", 2)
     shutil.copytree("runs/t", "runs/c")
     trace = sc.Trace.load("runs/c/trace.safetensors")
     pinned = trace.frontier[:2]
@@ -128,11 +125,16 @@ def test_contexts_go_into_the_picture_and_stay(said: list[str], monkeypatch: pyt
     assert "2 features of" in text
     pages = json.loads(Path("runs/c/features.json").read_text())["features"]
     grown = sc.Trace.load("runs/c/trace.safetensors")
-    assert {node.name for node in grown.traced} <= set(pages)
+    traced = {node.name for node in grown.traced}
+    assert traced < set(pages)
+    assert len(pages) == len(traced) + 2  # and of those that were reached the ones that are drawn
+    assert all(name in Path("runs/c/trace.svg").read_text() for name in pages)
     assert {node.name for node in grown.traced} == {node.name for node in trace.traced} | set(pinned)
     assert any(page["top"] for page in pages.values())
-    assert names_in("runs/c") == FILES | {"validation.json", "features.json", "features"}
+    # what was validated is no longer this trace
+    assert names_in("runs/c") == FILES | {"features.json", "features"}
     # the same once more: nothing new, and a note that somebody wrote stays
+    monkeypatch.setattr(trace_work, "_MAX_NODES", 2)
     page = next(iter(pages))
     content = json.loads(Path("runs/c/features.json").read_text())
     content["features"][page]["label"] = "a note"
@@ -143,9 +145,10 @@ def test_contexts_go_into_the_picture_and_stay(said: list[str], monkeypatch: pyt
     assert sc.Trace.load("runs/c/trace.safetensors").edges == grown.edges
 
 
-def test_extending_into_another_folder_leaves_the_first(said: list[str]) -> None:
+def test_extending_into_another_folder_leaves_the_first(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in Path("runs/t").iterdir()}
     name = sc.Trace.load("runs/t/trace.safetensors").frontier[-1]
+    monkeypatch.setattr(trace_work, "_MAX_NODES", 2)
     ok("trace", "--extend", "runs/t", "--features", name, "--contexts", 0, "--out", "runs/other")
     assert before == {path: path.read_bytes() for path in Path("runs/t").iterdir()}
     assert len(sc.Trace.load("runs/other/trace.safetensors").runs) == 4

@@ -21,6 +21,7 @@ from sparse_circuits.features import (
     collect_contexts,
     feature_pages,
     head_report,
+    mlp_report,
     promoted,
     similar,
 )
@@ -518,8 +519,40 @@ def test_a_head_report_is_what_the_head_does(zoo, name: str) -> None:
         found = {int(token): value for token, value in report.prompts[0].promoted}
         assert torch.allclose(torch.tensor([found[i] for i in range(VOCAB)]), effect, atol=1e-3)
     json.dumps(report.to_dict(), allow_nan=False)
+    first = dict(report.prompts[0].promoted)
+    assert float(report.adds_to_correct[0]) == report.prompts[0].adds_to_correct
+    assert float(report.adds_to_correct[0]) == pytest.approx(first[str(task.metric.correct[0])], abs=1e-5)
+    assert float(report.adds_to_incorrect[0]) == pytest.approx(first[str(task.metric.incorrect[0])], abs=1e-5)
     with pytest.raises(InputError, match="is no head of the model"):
         head_report(model, task, "m1")
+
+
+@pytest.mark.parametrize(("report", "node"), [(head_report, "a1.h1"), (mlp_report, "m1")])
+def test_effects_on_the_answers_are_read_where_the_metric_reads(zoo, report, node: str) -> None:
+    model, clean = zoo("gpt2"), token_task(5, varied=True).clean
+    answers = [[3, 4], 5, [6], 7, 8], [9, [10, 11, 12], 13, 14, 15]
+
+    def of(metric: object, prompts: list[list[int]] = clean):
+        return report(model, sc.Task(prompts, metric=metric), node, batch_size=2)
+
+    found = of(sc.ProbDiff(*answers, position=2))
+    # what an output at a token does there does not depend on the tokens after it
+    short = of(sc.LogitDiff(*answers), [ids[:3] for ids in clean])
+    torch.testing.assert_close(found.adds_to_correct, short.adds_to_correct, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.adds_to_incorrect, short.adds_to_incorrect, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found.adds_to_correct, of(sc.LogitDiff(*answers)).adds_to_correct, atol=1e-3)
+    both = of(sc.LogProb([3] * 5)).adds_to_correct + of(sc.LogProb([4] * 5)).adds_to_correct
+    assert float(of(sc.LogProb(answers[0])).adds_to_correct[0]) == pytest.approx(float(both[0]) / 2, abs=1e-5)
+    known = short.to_dict()
+    assert known["adds_to_correct"] == pytest.approx(float(short.adds_to_correct.mean()), abs=1e-3)
+    assert of(sc.LogProb([3] * 5)).adds_to_incorrect is None
+    without = of(sc.NegativeKL())
+    assert (without.adds_to_correct, without.adds_to_incorrect) == (None, None)
+    assert "adds_to_correct" not in without.to_dict()
+    # of a slice, its own examples'
+    part = report(model, sc.Task(clean, metric=sc.LogitDiff(*answers))[[4, 1]], node)
+    whole = of(sc.LogitDiff(*answers))
+    torch.testing.assert_close(part.adds_to_incorrect, whole.adds_to_incorrect[[4, 1]])
 
 
 @needs_saes

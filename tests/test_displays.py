@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,16 @@ import sparse_circuits as sc
 from sparse_circuits.circuit import Circuit, FeatureCircuit, Scores
 from sparse_circuits.circuit.feature_circuit import EdgeList
 from sparse_circuits.evaluation import Baseline, Curve, Evaluation
-from sparse_circuits.features import Context, Feature
+from sparse_circuits.features import Context, Feature, FeatureStore
+from sparse_circuits.features.shades import ABOVE, BELOW
+from sparse_circuits.features.store import Options
 from sparse_circuits.graph import FeatureGraph, Graph
 from sparse_circuits.graph.places import Place
 from sparse_circuits.model.sites import Site
 from sparse_circuits.tracing import Trace, TracedEdge, TracedNode
+from sparse_circuits.view.contents import tint
 from sparse_circuits.view.display import card, grid, ranked
+from sparse_circuits.view.trace_card import Token
 
 GRAPH = Graph(n_layers=2, n_heads=4, n_kv=2)
 NASTY = '<script>alert("x")</script> & "quotes" \'too\''
@@ -113,7 +118,8 @@ class Checker(HTMLParser):
         for name, value in attrs:
             assert name in ("style", "title", "href"), name
             if name == "style":
-                assert not re.search(r"(^|;)\s*color:\s*(?!inherit)", value or ""), "text has the reader's own colour"
+                own = re.search(r"(^|;)\s*color:\s*(?!inherit)", value or "")
+                assert not own or "background:rgb" in (value or ""), "text has the reader's own colour"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -246,3 +252,42 @@ def test_on_a_model() -> None:
     words = read(made)
     name, value = next(iter(made.to_dict().items()))
     assert f"{name} {value:.4g}" in words
+
+
+def test_what_results_are_made_from_is_shown_in_short(tmp_path: Path) -> None:
+    task = sc.Task(clean=[NASTY] * 5, corrupted=None, metric=lambda logits, batch: logits[:, 0, 0], name=NASTY)
+    shown = {
+        "2 of 4 heads": GRAPH,
+        "2 groups": Graph(2, 4, 2, has_mlp=False, level="neurons", d_head=3).at((NASTY, "b")),
+        "resid_0": feature_circuit().graph,
+        "and 2 more": task,
+        "a note": sc.Labels({NASTY: "a note"}),
+        "none yet": FeatureStore.new(tmp_path, "toy", Options(context=4)),
+        "sites 0": sc.Dictionaries(()),
+    }
+    for words, one in shown.items():
+        assert words in read(one)
+        assert "\n" not in repr(one)
+        assert len(repr(one)) < 320
+
+
+def test_a_circuit_says_how_many_parts_were_asked_for() -> None:
+    scores = scores_on(Graph(2, 2, 2))
+    few = scores.top(5)
+    assert few.size < 5
+    assert ", 5 asked for" in repr(few)
+    assert "5 asked for" in read(few)
+    for other in (scores.top(scores.graph.size), scores.threshold(0.5), few.complement()):
+        assert "asked for" not in repr(other)
+
+
+def test_tokens_have_one_colour_above_0_and_another_below_everywhere() -> None:
+    text = Context(("a", "b", "c"), (2.0, -1.0, 0.0), 0, 2.0).to_html()
+    above, below, none = re.findall(r'style="([^"]*)"', text)
+    red, green, blue = (int(ABOVE[i : i + 2], 16) for i in (1, 3, 5))
+    assert above == f"font-weight:600;background:rgba({red},{green},{blue},0.87);color:#FFFFFF"
+    assert "underline" in below
+    assert none == ""
+    page = sc.Circuit.of(GRAPH, ["input->logits"]).explore().html
+    assert f'"above": "{ABOVE}"' in page or f'"above":"{ABOVE}"' in page
+    assert Token("b", -1.0).fill == tint(BELOW, 0.87)

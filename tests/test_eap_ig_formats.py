@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import warnings
@@ -217,6 +218,33 @@ def test_circuits_of_units_come_back(tmp_path: Path, graph: Graph, ending: str) 
     assert torch.equal(back.mask, circuit.mask)
 
 
+def as_eap_ig_reads(data: dict[str, Any], key: str) -> Tensor:
+    """Its JSON reader gives what a head has to all heads of its layer: one row to each, or the same row to all."""
+    sources, _ = eap_ig_names(2, 3)
+    found = torch.full((len(sources), 8), torch.nan)
+    for name, node in data["nodes"].items():
+        if key in node:
+            first = sources.index(f"{name.partition('.')[0]}.h0") if name.startswith("a") else sources.index(name)
+            found[first : first + 3 if name.startswith("a") else first + 1] = torch.tensor(node[key]).float()
+    return found
+
+
+@pytest.mark.parametrize("rows", ["each its own", "all of the layer", "the first all of the layer"])
+def test_neurons_of_heads_are_read_however_they_are_written(tmp_path: Path, rows: str) -> None:
+    circuit = unit_scores(OUTPUTS).top(20)
+    data = json.loads(circuit.to_eap_ig(tmp_path / "c.json").read_text())
+    for layer, key in itertools.product((0, 1), ("neurons", "neurons_scores")):
+        block = data["nodes"][f"a{layer}.h0"][key]
+        assert [len(row) for row in block] == [8, 8, 8]
+        for head in range(3):
+            assert key not in data["nodes"][f"a{layer}.h{head}"] or head == 0
+            if rows != "the first all of the layer":
+                data["nodes"][f"a{layer}.h{head}"][key] = block[head] if rows == "each its own" else block
+    back = Circuit.from_eap_ig(write_file(tmp_path / "c.json", data))
+    assert back.graph == OUTPUTS
+    assert back.to_dict() == circuit.to_dict()
+
+
 def test_a_file_of_units_is_what_eap_ig_reads(tmp_path: Path) -> None:
     scores, circuit = unit_scores(OUTPUTS), unit_scores(OUTPUTS).top(5)
     sources, _ = eap_ig_names(2, 3)
@@ -232,9 +260,12 @@ def test_a_file_of_units_is_what_eap_ig_reads(tmp_path: Path) -> None:
     assert torch.equal(data["nodes_in_graph"], data["neurons_in_graph"].any(1))
     assert data["cfg"]["d_model"] == 8
     written = json.loads(scores.to_eap_ig(tmp_path / "s.json").read_text())
-    for source in sources:
-        assert written["nodes"][source]["neurons"] == [False] * 8  # without these, EAP-IG has nothing to choose in
-        assert written["nodes"][source]["neurons_scores"] == [scores.to_dict()[f"{source}.d{i}"] for i in range(8)]
+    by_name = scores.to_dict()
+    for key, wanted in (
+        ("neurons", [[0.0] * 8] * len(sources)),  # without these, EAP-IG has nothing to choose in
+        ("neurons_scores", [[by_name[f"{source}.d{i}"] for i in range(8)] for source in sources]),
+    ):
+        assert torch.equal(as_eap_ig_reads(written, key), torch.tensor(wanted))
     nodes = json.loads(unit_scores(NODES).to_eap_ig(tmp_path / "n.json", d_model=8).read_text())["nodes"]
     assert {name: node["score"] for name, node in nodes.items() if name != "logits"} == unit_scores(NODES).to_dict()
 
@@ -362,6 +393,17 @@ def test_every_layout_is_read(tmp_path: Path, name: str, data: dict[str, Any]) -
     assert float(outside) == (0.0 if "edges" in data and "edges_in_graph" not in data and name == "c.pt" else 0.125)
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_flags_alone_make_a_circuit(tmp_path: Path, ending: str) -> None:
+    """As in the circuits that MIB shows as examples."""
+    data = json_file() if ending == "json" else without(pt_file(), "edges_scores")
+    for edge in data.get("edges", {}).values():
+        del edge["score"]
+    circuit = Circuit.from_eap_ig(write_file(tmp_path / f"c.{ending}", data))
+    assert set(circuit.edges) == {"input->a0.h1<v>", "a0.h1->logits"}
+    assert circuit.values is None
+
+
 def test_rows_and_columns_are_found_by_name(tmp_path: Path) -> None:
     data, generator = pt_file(), torch.Generator().manual_seed(0)
     rows, columns = (torch.randperm(n, generator=generator) for n in data["edges_scores"].shape)
@@ -433,13 +475,14 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "numeric flag": ("json", lambda: change(json_file(), "edges", "input->m0", "in_graph", to=1), "expected bool"),
     "no flag": ("json", lambda: without(json_file(), "edges", "input->m0", "in_graph"), "lacks 'in_graph'"),
     "wordy score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to="1"), "expected a number"),
-    "no score": ("json", lambda: without(json_file(), "edges", "input->m0", "score"), "lacks 'score'"),
+    "no edge": ("json", lambda: change(json_file(), "edges", "input->m0", to=True), "expected a mapping"),
+    "few heads": ("json", lambda: change(json_file(), "nodes", "a0.h0", "neurons", to=[[True] * 8] * 2), "expected 3"),
     "infinite score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to=1e999), "not finite"),
     "few neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[True]), "expected 8"),
     "wordy neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=["x"] * 8), "expected a number"),
     "half a neuron": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[0.5] * 8), "true and false"),
     "pt list": ("pt", lambda: [1], "expected a mapping"),
-    "pt no scores": ("pt", lambda: without(pt_file(), "edges_scores"), "lacks 'edges_scores'"),
+    "pt nothing": ("pt", lambda: without(without(pt_file(), "edges_scores"), "edges_in_graph"), "lacks 'edges_scores'"),
     "pt no nodes": ("pt", lambda: without(pt_file(), "nodes_in_graph"), "lacks 'nodes_in_graph'"),
     "pt shape": ("pt", lambda: change(pt_file(), "edges_scores", to=torch.zeros(3, 3)), "expected a tensor of shape"),
     "pt no tensor": ("pt", lambda: change(pt_file(), "edges_in_graph", to=[[True]]), "expected a tensor"),

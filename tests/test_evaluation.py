@@ -263,6 +263,35 @@ def test_empty_circuit_under_patching_is_the_corrupted_run(zoo) -> None:
     )
 
 
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "hooked-rotary-parallel-gqa"])
+def test_the_metric_of_the_whole_model(zoo, family: str) -> None:
+    model, task = zoo(family), token_task(5, varied=True)
+    for corrupted, prompts in ((False, task.clean), (True, task.corrupted)):
+        values = sc.evaluate_baseline(model, task, corrupted=corrupted, batch_size=2)
+        with torch.no_grad():
+            last = [model(torch.tensor([ids]))[0, -1] for ids in prompts]
+        metric = zip(last, task.metric.correct, task.metric.incorrect, strict=True)
+        expected = torch.stack([logits[right] - logits[wrong] for logits, right, wrong in metric])
+        torch.testing.assert_close(values, expected, atol=1e-4, rtol=1e-4)
+        part = sc.evaluate_baseline(model, task[[3, 0]], corrupted=corrupted, batch_size="auto")
+        torch.testing.assert_close(part, values[[3, 0]])
+    # against the clean run, also of the corrupted prompts
+    distant = replace(task, metric=sc.NegativeKL())
+    assert sc.evaluate_baseline(model, distant).abs().max() < 1e-6
+    scores = sc.attribute(model, sc.Graph.of(model), distant, sc.EAPIG(steps=1))
+    torch.testing.assert_close(sc.evaluate_baseline(model, distant, corrupted=True), scores.corrupted)
+
+
+def test_the_metric_of_the_whole_model_refuses(zoo) -> None:
+    model, task = zoo("gpt2"), token_task(2)
+    alone = sc.Task(task.clean, metric=task.metric)
+    assert len(sc.evaluate_baseline(model, alone)) == 2
+    with pytest.raises(sc.InputError, match="has no corrupted prompts"):
+        sc.evaluate_baseline(model, alone, corrupted=True)
+    with pytest.raises(sc.InputError, match="batch_size=0"):
+        sc.evaluate_baseline(model, task, batch_size=0)
+
+
 def test_faithfulness_is_a_ratio_of_means_with_a_joint_bootstrap() -> None:
     clean, empty = torch.tensor([4.0, 2.0, 3.0, 5.0]), torch.tensor([1.0, 0.0, 1.0, 0.0])
     value, (low, high) = ratio((clean + empty) / 2, clean, empty)

@@ -103,6 +103,8 @@ def test_what_dangles_in_a_circuit_made_of_names_is_shown() -> None:
     assert edges_at(data, len(data["steps"]) - 1) == set(circuit.edges)
     unscored = data_of(explore(sc.Circuit.of(graph, ["a0.h1->a1.h2<k>"])))
     assert unscored["scored"] == [False, False]
+    without_order = data_of(explore(sc.Circuit.of(graph, list(circuit.edges))))
+    assert (without_order["steps"], without_order["sizes"]) == ([2], [[2]])
     assert edges_at(unscored, 0) == {"a0.h1->a1.h2<k>"}
 
 
@@ -118,8 +120,19 @@ def test_other_levels_show_nodes_and_their_units(level: str) -> None:
         }
         there = {name for name in circuit.nodes if name != "logits" and name != "input"}
         assert present - {"input", "logits"} == there
-        units = {unit for n in data["nodes"] for unit, _, at in n.get("units", []) if at <= step}
+        units = {unit["name"] for n in data["nodes"] for unit in n.get("units", []) if 0 <= unit["at"] <= step}
         assert level == "nodes" or units == set(circuit.names)
+
+
+def test_units_of_two_circuits_are_told_apart() -> None:
+    scores = component_scores(level="neurons", d_head=4, d_mlp=16)
+    one, other = scores.top(30), scores.top(12)
+    data = data_of(explore(one, compare=other))
+    units = {unit["name"]: unit for node in data["nodes"] for unit in node.get("units", [])}
+    assert set(units) == set(one.names)
+    assert {name for name, unit in units.items() if unit["at2"] >= 0} == set(other.names)
+    for name, value in other.to_dict().items():
+        assert units[name]["s2"] == pytest.approx(value, rel=1e-3)
 
 
 def test_features_enter_by_their_strength(feature_scores: sc.FeatureScores) -> None:

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from browsing import Opened
 
 import sparse_circuits as sc
 from sparse_circuits.view.explorer import Page, explore
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="the explorer's browser tests need Playwright")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="the explorer's browser tests need Chromium")
-
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 EVIL = "</script><img src=x onerror=alert(1)>"
 # Where on screen an edge of the first pane arrives, a little before its end.
 END_OF_EDGE = """(name) => {
@@ -49,63 +35,8 @@ DRAWN = """() => {
 }"""
 
 
-@dataclass
-class Opened:
-    """A page in the browser, and all that it complained of or asked the network for."""
-
-    page: Any
-    file: Path
-    trouble: list[str] = field(default_factory=list)
-
-    def node(self, name: str, pane: str = "a") -> Any:
-        return self.page.locator(f"#pane-{pane} .node[data-name={json.dumps(name)}]")
-
-    def edge(self, name: str) -> None:
-        self.page.mouse.click(*self.page.evaluate(END_OF_EDGE, name))
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-        self.page.wait_for_timeout(80)  # what changed is drawn with the next frame
-
-    def text(self, where: str) -> str:
-        self.page.wait_for_timeout(150)  # the panel follows when the slider rests
-        return self.page.locator(where).text_content() or ""
-
-    def data(self) -> dict[str, Any]:
-        return json.loads(self.page.locator("#data").text_content() or "")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    opened: list[tuple[Any, Opened]] = []
-
-    def go(made: Any, **viewport: int) -> Opened:
-        file = made if isinstance(made, Path) else made.save(tmp_path / f"page{len(opened)}.html")
-        context = browser.new_context(viewport={"width": 1280, "height": 800, **viewport}, accept_downloads=True)
-        page = context.new_page()
-        one = Opened(page, file)
-        page.on("console", lambda message: one.trouble.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: one.trouble.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (one.trouble.append("dialog"), dialog.dismiss()))
-        own = ("file:", "data:", "blob:")
-        page.on("request", lambda asked: asked.url.startswith(own) or one.trouble.append(f"request: {asked.url}"))
-        page.goto(file.as_uri())
-        page.wait_for_selector(".node")
-        opened.append((context, one))
-        return one
-
-    yield go
-    for context, one in opened:
-        context.close()
-        assert one.trouble == []
+def click_edge(opened: Opened, name: str) -> None:
+    opened.page.mouse.click(*opened.page.evaluate(END_OF_EDGE, name))
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +53,16 @@ def agreement(demo_run: tuple[Path, str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(ioi: Path) -> dict[str, Any]:
-    """Of the demo's scores: one circuit with its evaluation, and two of them side by side with their curves."""
-    model, scores = sc.load_model("toy", device="cpu"), sc.Scores.load(ioi.with_name("scores.safetensors"))
-    assert isinstance(scores, sc.Scores)
-    task, circuit, sizes = sc.load_task("ioi", model, n=8), scores.greedy(60), (5, 20, 60)
+def made() -> dict[str, Any]:
+    """One circuit with its evaluation, and two from the same scores side by side with their curves."""
+    model = sc.load_model("toy", device="cpu")
+    task = sc.load_task("ioi", model, n=8)
+    scores = sc.attribute(model, sc.Graph.of(model), task, sc.EAPIG(steps=2))
+    circuit, sizes = scores.greedy(60), (5, 20, 60)
     curves = [sc.faithfulness_curve(model, scores, task, sizes, select=rule) for rule in ("greedy", "top")]
     few, many = (one.evaluations[i] for one, i in zip(curves, (1, 2), strict=True))
     return {
+        "scores": explore(scores, curve=curves[0]),
         "circuit": explore(circuit, evaluation=sc.evaluate(model, circuit, task)),
         "compare": explore(
             few.circuit,
@@ -233,7 +166,7 @@ def test_a_reader_explores_a_circuit(name: str, request: pytest.FixtureRequest, 
         if data["ports"][p]["name"] == "logits" and data["nodes"][data["edges"]["u"][i]]["role"] != "input"
     )
     edge = f"{data['nodes'][data['edges']['u'][into_logits]]['name']}->logits"
-    opened.edge(edge)
+    click_edge(opened, edge)
     assert opened.text("#panel h3") == edge.replace("->", " \u2192 ")
     assert "score" in opened.text("#panel dl")
     assert "rank" in opened.text("#panel dl")
@@ -241,7 +174,7 @@ def test_a_reader_explores_a_circuit(name: str, request: pytest.FixtureRequest, 
     page.mouse.move(5, 5)
     page.wait_for_timeout(80)
     with_it = page.evaluate(DRAWN)
-    opened.edge(edge)
+    click_edge(opened, edge)
     page.locator('#panel [data-key="hide"]').click()
     assert opened.text("#panel h3") == "Circuit"
     assert "Hidden (1)" in opened.text("#lists")
@@ -358,8 +291,8 @@ def test_what_a_feature_means(told: Page, open_page: Any) -> None:
     assert page.locator("#panel [aria-label='Attention pattern'] rect").count() == 4
 
 
-def test_everything_by_keyboard(ioi: Path, open_page: Any) -> None:
-    opened = open_page(ioi)
+def test_everything_by_keyboard(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["scores"])
     page = opened.page
     opened.press("ArrowDown")
     assert opened.text("#panel h3") == "logits"
@@ -452,26 +385,94 @@ def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     assert page.locator("#pane-a h2").text_content() == EVIL or page.locator("#pane-b").is_visible()
 
 
-def test_it_fits_a_narrow_window(ioi: Path, open_page: Any) -> None:
-    opened = open_page(ioi, width=420)
+def test_it_fits_a_narrow_window(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["circuit"], width=420)
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     opened.node("m0").click()
     assert opened.text("#panel h3") == "m0"
 
 
-def test_it_works_in_a_notebook_cell(browser: Any, made: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sandbox", [None, "allow-scripts"])
+def test_it_works_in_a_notebook_cell(made: dict[str, Any], open_page: Any, tmp_path: Path, sandbox: str | None) -> None:
+    """Also in one that may neither keep anything nor submit forms."""
+    cell = made["circuit"]._repr_html_()
+    if sandbox is not None:
+        cell = cell.replace("<iframe ", f'<iframe sandbox="{sandbox}" ', 1)
     file = tmp_path / "cell.html"
-    file.write_text(f"<!DOCTYPE html><body>{made['circuit']._repr_html_()}</body>", encoding="utf-8")
-    page, trouble = browser.new_page(), []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto(file.as_uri())
-    frame = page.frame_locator("iframe")
-    frame.locator("#pane-a .node[data-name=m0]").click()
-    page.wait_for_timeout(150)
+    file.write_text(f"<!DOCTYPE html><body>{cell}</body>", encoding="utf-8")
+    opened = open_page(file)
+    frame = opened.page.frame_locator("iframe")
+    node = frame.locator("#pane-a .node[data-name=m0]")
+    node.click()
+    frame.locator("#panel textarea").fill("noted")
     assert frame.locator("#panel h3").text_content() == "m0"
-    assert trouble == []
-    page.close()
+    frame.locator("#pane-a .node[data-name='a2.h4']").click(modifiers=["Shift"])  # leaves the note
+    opened.press("g")
+    frame.locator("#answer").fill("both")
+    opened.press("Enter")
+    assert frame.locator("#answer").count() == 0
+    assert not node.is_visible()
+    opened.press("?")
+    frame.locator("#keys button").click()
+    assert not frame.locator("#keys").is_visible()
+    assert "both: 2 nodes" in (frame.locator("#lists").text_content() or "")
+
+
+def test_the_graph_stays_within_reach_of_the_keyboard(made: dict[str, Any], open_page: Any) -> None:
+    """Whatever goes out of sight: one node that is there takes the keyboard."""
+    opened = open_page(made["circuit"])
+
+    def stops() -> list[str]:
+        found = opened.page.locator('.node[tabindex="0"]:visible:not([aria-hidden])')
+        return [one.get_attribute("data-name") for one in found.all()]
+
+    for _ in range(2):
+        opened.press("ArrowDown")
+    (at,) = stops()
+    assert at != "logits"
+    opened.press("h")
+    (left,) = stops()
+    assert left != at
+    for _ in range(3):
+        opened.press("ArrowDown")
+    opened.page.locator("#size").fill("0")
+    opened.page.wait_for_timeout(100)
+    assert len(stops()) == 1
+    # from the button that closes the header into the graph, and on to search
+    opened.page.locator("#faint").focus()
+    opened.press("Tab")
+    assert opened.page.evaluate("document.activeElement.dataset.name") == stops()[0]
+    opened.press("Tab")
+    assert opened.page.evaluate("document.activeElement.id") == "search"
+
+
+def test_damaged_notes_do_no_harm(made: dict[str, Any], open_page: Any, tmp_path: Path) -> None:
+    opened = open_page(made["circuit"])
+    kind = {"format": "sparse-circuits explorer state"}
+    file = tmp_path / "state.json"
+
+    def load(text: str) -> str:
+        file.write_text(text, encoding="utf-8")
+        opened.page.locator("#file").set_input_files(file)
+        return opened.text("#lists")
+
+    for text in ("{", "[]", "null", json.dumps({"format": "another"})):
+        assert load(text) == ""
+        assert "holds no saved notes" in opened.text("#status")
+    groups = [
+        {"id": 1, "name": None, "members": ["m0", "m0", "a2.h4"]},
+        {"id": 1, "name": "same id", "members": ["a2.h7"]},
+        {"id": 2, "name": "same member", "members": ["m0"]},
+        {"id": 3, "members": 5},
+        7,
+    ]
+    rest = {"notes": {"m0": 5, "a2.h4": EVIL}, "pins": "m0", "hidden": [3, "nowhere"], "size": "x", "view": "diff"}
+    lists = load(json.dumps({**kind, "groups": groups, **rest}))
+    assert lists.startswith("Groups (1)group 1: 2 nodes")
+    assert EVIL in lists
+    assert "Pinned" not in lists
+    assert "Hidden" not in lists
+    assert load(json.dumps({**kind, "groups": {"a": 1}, "notes": "text", "size": -5})) == ""
 
 
 def test_large_circuits_stay_responsive(open_page: Any) -> None:

@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def everything(graph: FeatureGraph) -> FeatureCircuit:
 
 def components(level: str, positions: tuple[str, ...] = (), n_kv: int = 4) -> sc.Circuit:
     sizes = {"outputs": {"d_model": 5}, "neurons": {"d_head": 3, "d_mlp": 7}}.get(level, {})
-    graph = Graph(3, 4, n_kv, level=level, positions=positions, causal=bool(positions), **sizes)  # pyright: ignore
+    graph = Graph(2 if positions else 3, 4, n_kv, level=level, positions=positions, causal=bool(positions), **sizes)  # pyright: ignore
     values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(1)) * graph.mask
     return sc.Circuit(graph, graph.mask.clone(), values, {"task": "t", "signed": True, "n_examples": 3})
 
@@ -247,6 +248,20 @@ def test_circuit_tracers_page_keeps_every_node_and_link(
         assert sorted(found["logits"]) == sorted(
             [node["clerp"].split('"')[1], round(node["token_prob"], 3)] for node in logits.values()
         )
+
+
+@pytest.mark.parametrize(
+    ("model", "scan"),
+    [("toy", "toy"), ("google/gemma-2-2b", "gemma-2-2b"), ("/home/me/my model.v2", "my-model-v2"), ("", "model")],
+)
+def test_neuronpedia_takes_the_names_of_models_and_tasks(model: str, scan: str) -> None:
+    """It refuses what has anything but letters, digits, "_" and "-" in it."""
+    circuit = sc.Circuit.of(Graph(2, 2, 2), {"input->m0": -1.0}, model=model, task="my task: é/ü")
+    found = sc.AttributionGraph.of(circuit, tokens=TOKENS).metadata
+    assert found["scan"] == scan
+    assert found["slug"].startswith("my-task")
+    assert re.fullmatch("[a-zA-Z0-9_-]+", found["slug"])
+    assert sc.AttributionGraph.of(circuit, tokens=TOKENS, scan="./data/features/x").metadata["scan"].startswith("./")
 
 
 # --- names ---
@@ -572,6 +587,26 @@ def test_a_folder_is_what_circuit_tracers_page_is_served_from(
         other.save(folder)
 
 
+def test_an_interrupt_leaves_no_pages(tmp_path: Path, shown: sc.AttributionGraph, monkeypatch: Any) -> None:
+    written = 0
+
+    def write(path: Path, content: Any) -> Path:
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise KeyboardInterrupt
+        path.write_text("{}")
+        return path
+
+    monkeypatch.setattr("sparse_circuits.circuit.formats.attribution_graph.graph._write", write)
+    (tmp_path / "there").mkdir()
+    for given in ({"path": tmp_path / "a" / "b"}, {"path": tmp_path / "g.json", "features": tmp_path / "there"}):
+        with pytest.raises(KeyboardInterrupt):
+            shown.save(**given)
+        written = 0
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_a_file_alone_with_its_pages_elsewhere(tmp_path: Path, shown: sc.AttributionGraph) -> None:
     path = shown.save(tmp_path / "g.json", features=tmp_path / "pages")
     back = sc.AttributionGraph.load(path, features=tmp_path / "pages")
@@ -582,6 +617,11 @@ def test_a_file_alone_with_its_pages_elsewhere(tmp_path: Path, shown: sc.Attribu
         sc.AttributionGraph.load(path).save(tmp_path / "h.json", features=tmp_path / "pages")
     with pytest.raises(InputError, match="no folder"):
         shown.save(tmp_path / "none" / "g.json")
+    (tmp_path / "taken.json").mkdir()
+    with pytest.raises(InputError, match=r"taken\.json: it is a folder"):
+        shown.save(tmp_path / "taken.json")
+    with pytest.raises(InputError, match="Cannot write"):
+        shown.save(tmp_path / f"{'x' * 300}.json")
     with pytest.raises(InputError, match="leave it out"):
         shown.save(tmp_path / "folder", features=tmp_path / "pages")
 

@@ -128,6 +128,12 @@ def test_eap_ig_and_mib(runs: Path, tmp_path: Path) -> None:
         ("edges", ("--to", "attribution-graph", "--out", "g.json", "--features", "p"), "no pages"),
         ("edges", ("--to", "attribution-graph", "--out", "g", "--state", "none.json"), "no file none.json"),
         ("edges", ("--to", "attribution-graph", "--out", "g", "--dictionaries", "toy"), "leave it out"),
+        ("edges", ("--to", "attribution-graph", "--out", "g", "--features", "p"), "Leave it out"),
+        ("edges", ("--to", "attribution-graph", "--out", "g", "--slug", "a/b"), "a name that a file may have"),
+        ("edges", ("--to", "attribution-graph", "--out", "file"), "--out file is a file; expected a folder"),
+        ("edges", ("--to", "attribution-graph", "--out", "folder.json"), "is a folder; expected a file"),
+        ("edges", ("--to", "networkx", "--out", "folder.json"), "is a folder; expected a file"),
+        ("edges", ("--to", "mib", "--out", "file", "--mib-model", "gpt2"), "--out file is a file; expected a folder"),
         ("edges", ("--to", "gml", "--out", "c.gml"), "'gml' is not one of"),
         ("edges", ("--out", "c.gml"), "--to"),
         ("none", ("--to", "dot", "--out", "c.dot"), "No file"),
@@ -137,8 +143,11 @@ def test_bad_requests_end_in_one_line(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr("sparse_circuits.cli.export.load_model_on")  # before anything is loaded
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
     done = run("export", runs / name, *words)
     assert done.exit_code == 2
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.json", "file"}

@@ -58,6 +58,13 @@ def test_feature_circuits_with_edges_come_back(tmp_path: Path) -> None:
     assert_same(sc.Circuit.from_graphml(circuit.to_graphml(tmp_path / "c.graphml")), in_order(circuit))
 
 
+def test_nodes_of_a_model_with_shared_keys_come_back(tmp_path: Path) -> None:
+    """The groups that the edges between them lead into are none of the circuit's nodes."""
+    circuit = components("nodes", n_kv=2)
+    assert any(about["kind"] == "group" for _, about in circuit.to_networkx().nodes(data=True))
+    assert_same(sc.Circuit.from_graphml(circuit.to_graphml(tmp_path / "c.graphml")), circuit)
+
+
 @pytest.mark.parametrize("level", ["edges", "nodes", "neurons"])
 def test_circuits_without_scores_come_back_without(tmp_path: Path, level: str) -> None:
     scored = components(level)

@@ -92,10 +92,12 @@ def test_names_sizes_and_choosing(zoo, level: str, tmp_path) -> None:
         "outputs": (1 + 3 * (3 + 1)) * 24,
         "neurons": 1 + 3 * (24 + 96),
     }
-    assert graph.size == expected[level] == len(list(graph.names)) == len(set(graph.names))
+    assert graph.size == expected[level] == len(graph.names) == len(set(graph.names))
     named = {"nodes": "a1.h2", "outputs": "a1.h2.d5", "neurons": "a1.h2.n5"}[level]
     offset = {"nodes": 1 + 4 + 2, "outputs": (1 + 4 + 2) * 24 + 5, "neurons": 1 + 120 + 2 * 8 + 5}[level]
     assert graph.index(named) == (offset,)
+    assert graph.names[offset] == named
+    assert graph.edges[0] == "input->a0.h0<q>"
     assert scores.to_dict()[named] == pytest.approx(float(scores.values[offset]))
     circuit = scores.top(5)
     strongest = sorted(scores.to_dict().items(), key=lambda item: -abs(item[1]))[:5]

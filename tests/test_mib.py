@@ -95,6 +95,12 @@ def test_nine_circuits_come_back_bit_for_bit(tmp_path: Path, scores: sc.Scores, 
             assert back.values is None if circuit.size == 0 else torch.equal(back.values, circuit.values)
 
 
+def test_a_file_is_no_submission(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(InputError, match="mine is a file"):
+        sc.write_mib(tmp_path / "mine", scores_on(SMALL))
+
+
 def test_scores_without_a_sign_are_not_turned_around(tmp_path: Path) -> None:
     scores = scores_on(SMALL, signed=False)
     scores = replace(scores, values=scores.values.abs())

@@ -36,6 +36,7 @@ from sparse_circuits.model.sites import Site
 from sparse_circuits.tracing import TraceComparison, Validation
 from sparse_circuits.tracing.validation import Moved
 from sparse_circuits.view.figures import Picture
+from sparse_circuits.view.naming import method_name
 from sparse_circuits.view.plots import Plot, plot_interventions, plot_script, plot_similar
 from sparse_circuits.view.plots.parts import Axis, Bars, Cells, Panel, Series, shown, ticks_of
 from sparse_circuits.zoo.shift_result import Accuracy, Row, ShiftResult
@@ -396,6 +397,62 @@ def test_correlations_by_hand() -> None:
     assert float(spearman(table[0], -table[0])) == pytest.approx(-1)
 
 
+def test_what_is_compared_is_named_by_what_differs() -> None:
+    def labels(other: dict[str, Any], **options: Any) -> tuple[str, str]:
+        made = scores_on(GRAPH).compare(replace(scores_on(GRAPH), provenance={**KNOWN, **other}), **options)
+        return made.label, made.other_label
+
+    assert labels({"method": str(sc.EAPIG(path="activations"))}) == ("EAP()", "EAPIG(steps=5, path='activations')")
+    assert labels({"method": "EAP(rule='plain')"}) == ("EAP()", "other EAP()")
+    assert labels({"task": "sva", "n_examples": 3}) == ("ioi", "sva")
+    mine = replace(scores_on(GRAPH), provenance={**KNOWN, "ablation": "patch", "n_examples": 8})
+    other = replace(mine, provenance={**mine.provenance, "ablation": "zero", "n_examples": 9})
+    assert repr(mine.compare(other)).startswith("Comparison(patch ablation with zero ablation, ")
+    plot = mine.compare(other, labels=("these %{x}", "$those$")).plot()
+    assert plot.title == "these %{x} against $those$"
+    assert plot.figure().data[0].hovertemplate == (
+        "%{hovertext}<br>&#36;those&#36;: %{x:.4~g}<br>these &#37;{x}: %{y:.4~g}<extra></extra>"
+    )
+    for wrong in (["one"], "ab", ("one", 2), ("one", "")):
+        with pytest.raises(sc.InputError, match="labels="):
+            mine.compare(other, labels=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("full", "short"),
+    [
+        (sc.EAP(), "EAP()"),
+        (sc.EAP(rule="relp"), "EAP(rule='relp')"),
+        (sc.EAPIG(), "EAPIG(steps=5)"),
+        (sc.EAPIG(7, "activations", direct="path"), "EAPIG(steps=7, path='activations')"),
+        (sc.EdgePruning(sparsity=0.9), "EdgePruning(sparsity=0.9)"),
+        (sc.ByAblation(), "ByAblation(threshold=-3.0)"),
+        ("SomethingElse(steps=5)", "SomethingElse(steps=5)"),
+        ("EAP(rule=<object at 0x1>)", "EAP(rule=<object at 0x1>)"),
+        ("read from a paper", "read from a paper"),
+    ],
+)
+def test_methods_are_shown_without_what_is_at_its_default(full: Any, short: str) -> None:
+    assert method_name(full) == method_name(str(full)) == short
+
+
+def test_pages_hold_names_once_and_numbers_in_short() -> None:
+    many = scores_on(Graph(4, 8, 8))
+    plot = many.compare(many).plot()
+    assert len(plot.to_html()) < 60 * len(plot.panels[0].marks[0].texts)
+    spec = json.loads(plot.to_html().split('<script type="application/json">')[1].split("</script>")[0])
+    assert spec["data"][0]["x"] == pytest.approx(list(plot.panels[0].marks[0].x), rel=1e-5)
+
+
+def test_one_size_of_a_curve_has_its_interval_and_what_is_undefined_is_said() -> None:
+    assert not marks(Curve((10,), (evaluation(),)).plot(), Series)[0].band
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        both = Curve((0, 10), (undefined(), evaluation())).plot()
+    assert both.note.startswith("undefined at 1 of 2 sizes")
+    assert both.panels[0].x.label == f"edges in the circuit (of {GRAPH.size:,})"
+
+
 def test_feature_scores_are_compared_over_what_either_has() -> None:
     one = feature_scores()
     fewer = replace(one, node_ids=one.node_ids[3:], node_values=one.node_values[3:] * 2, per_example=None)
@@ -647,11 +704,13 @@ def test_names_are_no_markup_and_no_mathematics() -> None:
 def test_saved_files_are_the_same_every_time_and_well_formed(
     name: str, drawn: Callable[[str], Plot], tmp_path: Path
 ) -> None:
-    for ending in (".svg", ".png", ".pdf", ".html"):
+    for ending in (".svg", ".png", ".pdf", ".html") if name == "Scores" else (".svg",):
         first, second = (drawn(name).save(tmp_path / f"{i}{ending}") for i in range(2))
         assert first.read_bytes() == second.read_bytes()
         assert first.stat().st_size > 1000
     xml.dom.minidom.parse(str(tmp_path / "0.svg"))
+    if name != "Scores":
+        return
     assert (tmp_path / "0.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{i}{e}" for i in (0, 1) for e in (".svg", ".png", ".pdf", ".html")
@@ -666,6 +725,23 @@ def test_a_plot_is_saved_by_every_method_that_makes_one(tmp_path: Path) -> None:
             make().plot(tmp_path / "plot.txt")
     with pytest.raises(sc.InputError, match="no folder"):
         evaluation().plot(tmp_path / "nowhere" / "plot.html")
+
+
+def test_a_png_has_the_pixels_that_were_asked_for(tmp_path: Path) -> None:
+    def width(path: Path) -> int:
+        return int.from_bytes(path.read_bytes()[16:20], "big")
+
+    circuit = scores_on(GRAPH).top(3)
+    for save in (scores_on(GRAPH).plot().save, circuit.plot):
+        widths = []
+        for dpi in (None, 75):
+            save(tmp_path / "it.png", dpi=dpi)
+            widths.append(width(tmp_path / "it.png"))
+        assert widths[0] == pytest.approx(2 * widths[1], abs=2)
+        for wrong in (0, -1, True, "150", math.nan, 1e6, 0.01):
+            with pytest.raises(sc.InputError, match="dpi="):
+                save(tmp_path / "wrong.png", dpi=wrong)
+    assert not (tmp_path / "wrong.png").exists()
 
 
 def test_pages_hold_the_script_once_and_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ PUBLIC = [
     "collect_contexts",
     "contributions",
     "evaluate",
+    "evaluate_baseline",
     "evaluate_many",
     "explore",
     "faithfulness_curve",

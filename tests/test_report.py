@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +25,6 @@ HEADINGS = ("question", "verdict", "model", "circuit", "curve", "meaning", "unex
 EVIL = "</script><img src=x onerror=alert(1)>&\"'<b>"
 SIZES = [5, 20, 60]
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "use", "rect"}
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Read(HTMLParser):
@@ -398,6 +396,29 @@ def test_some_prompts_may_be_shared(made: Made, model: Any) -> None:
     assert "3 of these prompts are those" in text
 
 
+@pytest.mark.parametrize(
+    ("reached", "said", "doubt"),
+    [
+        (0.2, "Not explained: 80%", "Most of the behaviour is missing"),
+        (-0.5, "Nothing of the behaviour is explained: with the circuit alone it lacks 9.00 of 6.00", "works against"),
+        (1.5, "It does 50% more than the whole model (3.00 beyond 6.00)", "more than the whole model"),
+        (0.9, "Not explained: 10%", None),
+    ],
+)
+def test_the_verdict_on_a_bad_circuit(made: Made, reached: float, said: str, doubt: str | None) -> None:
+    """By hand: the whole model has 4, none of the circuit -2, and the circuit a share of the way between them."""
+    whole = torch.full((8,), 4.0)
+    found = dataclasses.replace(
+        made.evaluation, clean=whole, empty=whole - 6, per_example=whole - 6 + 6 * reached, complement=None
+    )
+    page = read(report(found)).text
+    assert f"faithfulness is {reached:.2f} [{reached:.2f}, {reached:.2f}]" in page
+    assert said in page
+    doubts = ("Most of the behaviour is missing", "works against the behaviour", "parts that hold the behaviour back")
+    assert sum(one in page for one in doubts) == (doubt is not None)
+    assert doubt is None or doubt in page
+
+
 def test_the_same_gives_the_same_and_nothing_is_changed(made: Made, tmp_path: Path) -> None:
     known, values = dict(made.evaluation.circuit.provenance), made.evaluation.per_example.clone()
     page = report(made.evaluation, tmp_path / "page.html", **made.everything)
@@ -477,47 +498,6 @@ def test_markup() -> None:
 # --- in a browser ---
 
 
-@dataclass
-class Opened:
-    page: Any
-    trouble: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the report's browser tests need Playwright")
-    if BROWSER is None:
-        pytest.skip("the report's browser tests need Chromium")
-    with api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    opened: list[tuple[Any, Opened]] = []
-
-    def go(made: Any, **options: Any) -> Opened:
-        file = made.save(tmp_path / f"report{len(opened)}.html")
-        context = browser.new_context(viewport={"width": options.pop("width", 1280), "height": 800}, **options)
-        one = Opened(context.new_page())
-        one.page.on("console", lambda message: one.trouble.append(f"console: {message.text}"))
-        one.page.on("pageerror", lambda error: one.trouble.append(f"error: {error}"))
-        one.page.on("dialog", lambda dialog: (one.trouble.append("dialog"), dialog.dismiss()))
-        own = ("file:", "data:", "blob:")
-        one.page.on("request", lambda asked: asked.url.startswith(own) or one.trouble.append(f"request: {asked.url}"))
-        one.page.goto(file.as_uri())
-        opened.append((context, one))
-        return one
-
-    yield go
-    for context, one in opened:
-        context.close()
-        assert one.trouble == []
-
-
 def test_a_colleague_reads_it(made: Made, open_page: Any) -> None:
     page = open_page(report(made.evaluation, **made.everything)).page
     page.keyboard.press("Tab")
@@ -536,6 +516,9 @@ def test_a_colleague_reads_it(made: Made, open_page: Any) -> None:
     inside = page.frame_locator("#explorer iframe")
     inside.locator(".node").first.wait_for()
     assert inside.locator("#title").text_content() == "ioi, toy"
+    page.keyboard.press("?")
+    inside.locator("#keys button").click()
+    assert not inside.locator("#keys").is_visible()
     # on paper nothing is folded away
     numbers = page.get_by_role("rowheader", name="20", exact=True)
     assert not numbers.is_visible()

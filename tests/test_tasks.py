@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from sparse_circuits.model import anatomy_of
 from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.files import _names_in, read_csv, read_jsonl
 from sparse_circuits.task.measure import measure
+from sparse_circuits.task.task import Encoder
 
 
 def batch_of(n: int, length: int = 3, **more: object) -> Batch:
@@ -220,6 +223,38 @@ def test_greater_than_csv(reader, tmp_path) -> None:
     assert metric.incorrect[1] == tuple(f"{y:02d}" for y in range(8))
 
 
+def test_plain_csv(reader, tmp_path) -> None:
+    def load(text: str) -> sc.Task:
+        return sc.load_task(write(tmp_path / "mine.csv", text), reader)
+
+    task = load(
+        "Clean, CORRUPTED ,correct,Incorrect\nThe uncle,The uncles, has,have\n,,,\nThe house,The year, has, have\n"
+    )
+    assert (task.clean, task.corrupted) == (["The uncle", "The house"], ["The uncles", "The year"])
+    assert task.metric == sc.LogitDiff([" has", " has"], ["have", " have"])  # spaces are part of an answer
+    for empty in ("", ",,"):  # a column in which nothing stands is none
+        alone = load(f"\ufeffclean,correct{',corrupted,incorrect' if empty else ''}\nThe uncle, has{empty}\n")
+        assert alone.corrupted is None
+        assert alone.metric == sc.LogProb([" has"])
+    has, the = WORDS.index("has"), WORDS.index("The")
+    several = load(f'clean,correct,incorrect\n"[{the}, 5]","["" has"", "" at""]",[{has}]\n"Then, The","[7]",and\n')
+    assert several.clean == [[the, 5], "Then, The"]
+    assert several.metric == sc.LogitDiff([[" has", " at"], [7]], [[has], "and"])
+    assert len(load("clean,correct,label,correct_idx\nThe year,13,12,99\n")) == 1  # text before ids
+
+
+def test_plain_jsonl(reader, tmp_path) -> None:
+    rows = [{"clean": "The uncle", "correct": [" has", " at"], "incorrect": 3, "spans": {"last": -1}}] * 2
+    task = sc.load_task(write(tmp_path / "mine.jsonl", "\n".join(map(json.dumps, rows))), reader)
+    assert task.metric == sc.LogitDiff([[" has", " at"]] * 2, [3, 3])
+    assert (task.corrupted, task.spans) == (None, ({"last": -1},) * 2)
+    odd = write(tmp_path / "odd.jsonl", json.dumps({"clean": "The\u2028uncle", "correct": "has"}, ensure_ascii=False))
+    assert read_jsonl(odd).clean == ["The\u2028uncle"]  # a line ends at a line feed only
+    (tmp_path / "latin.csv").write_bytes(b"clean,correct\nna\xefve,13\n")
+    with pytest.raises(sc.FileFormatError, match=r"latin\.csv is not text in UTF-8"):
+        sc.load_task(tmp_path / "latin.csv", reader)
+
+
 @pytest.mark.parametrize(
     ("prompt", "names"),
     [
@@ -268,8 +303,25 @@ SPANS_ROW = (
     [
         ("e.csv", "", "holds no rows"),
         ("e.csv", "clean,corrupted,label\n", "holds no rows"),
-        ("m.csv", "clean,label\nThe year 13,13\n", "row 0: no 'corrupted'"),
-        ("k.csv", "clean,corrupted\nThe year 13,The year 13\n", "expected a column 'label'"),
+        ("m.csv", "clean,label\nThe year 13,13\n", "m.csv, line 2, row 0: no 'corrupted'"),
+        (
+            "k.csv",
+            "clean,corrupted\nThe year 13,The year 13\n",
+            "expected columns 'clean', 'correct', .* found 'clean', 'corrupted'",
+        ),
+        ("k.csv", "clean;correct\nThe year;13\n", "found 'clean;correct'.* Columns are separated by commas"),
+        ("k.csv", "clean,corrupted,country_idx\nThe year,The year,13\n", "give answers as text instead"),
+        ("k.csv", "clean,Clean ,correct\nThe year,The year,13\n", "two columns are called 'clean'"),
+        (
+            "p.csv",
+            "clean,correct,incorrect\nThe year, 13, 14\n\nThe year, 13\n",
+            "p.csv, line 4, row 1: no 'incorrect'",
+        ),
+        ("p.csv", "clean,correct,incorrect\nThen, The year, 13, 14\n", "line 2, row 0: 4 cells in 3 columns; put text"),
+        ("p.csv", "clean,correct\n,13\n", "line 2, row 0: no 'clean'"),
+        ("p.csv", 'clean,correct\n"The year,13\n', "p.csv, line 2: not a line of CSV"),
+        ("p.csv", "clean,correct\nThe year,13 13\n", "row 0: correct answer '13 13' is 2 tokens"),
+        ("p.jsonl", '{"clean": "The year", "correct": "13"}\n{"clean": "The year"}', "p.jsonl, row 1: no 'correct'"),
         ("y.csv", "clean,corrupted,label\nThe year 13,The year 13,1352\n", "row 0: expected a two-digit year"),
         (
             "n.csv",
@@ -300,7 +352,7 @@ SPANS_ROW = (
         (
             "u.jsonl",
             '{"clean_prefix": "The uncle", "patch_prefix": "The uncles", "clean_answer": " eats", "patch_answer": " have"}\n',
-            "row 0: correct answer ' eats' is 0 tokens",
+            "row 0: correct answer ' eats' is not in the vocabulary of this model's tokenizer",
         ),
     ],
 )
@@ -314,6 +366,61 @@ def test_words_outside_the_vocabulary_are_reported(reader) -> None:
     task = sc.Task(["The aardvark"], metric=sc.LogitDiff([" has"], [" have"]))
     with pytest.warns(UserWarning, match="outside the model's vocabulary"):
         task.tokenized(reader, anatomy_of(reader), corrupted=False)
+
+
+def test_answers_outside_the_vocabulary_are_refused_whether_or_not_the_unknown_token_is_declared(reader) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    backend = reader.tokenizer.backend_tokenizer
+    undeclared = SimpleNamespace(tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend), cfg=reader.cfg)
+    assert undeclared.tokenizer.unk_token_id is None
+    for model in (reader, undeclared):
+        encode = Encoder(model)
+        assert encode.answer(" has") == [WORDS.index("has")]
+        assert encode.answer(" eats") is None
+        assert encode.answer("has eats") is None
+        task = sc.Task(["The uncle"], metric=sc.LogitDiff([" has"], [" eats"]))
+        with pytest.raises(
+            sc.InputError, match=r"row 0: incorrect answer ' eats' is not in the vocabulary .* choose a word"
+        ):
+            task.tokenized(model, anatomy_of(reader), corrupted=False)
+        with pytest.warns(UserWarning, match="outside the model's vocabulary"):
+            sc.Task(["The aardvark"], metric=sc.CrossEntropy()).tokenized(model, anatomy_of(reader), corrupted=False)
+
+
+def test_naming_the_unknown_token_is_not_a_word_outside_the_vocabulary() -> None:
+    """GPT-2's unknown token is its end of text, which prompts may well name."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<end>", eos_token="<end>")
+    encode = Encoder(SimpleNamespace(tokenizer=tokenizer, cfg=SimpleNamespace(default_prepend_bos=False)))
+    assert (encode.answer("<end>"), encode.answer("b")) == ([0], None)
+    assert encode.prompt("<end> a") == [0, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode.warn_unknown("mine")
+    encode.prompt("a b")
+    with pytest.warns(UserWarning, match="for example 'a b'"):
+        encode.warn_unknown("mine")
+
+
+def test_examples_are_read_one_by_one(reader) -> None:
+    answers = sc.LogitDiff([" has", [" at", 3], torch.tensor([4])], ["a", ("b", "c"), 7])
+    task = sc.Task(["one", "two", [1, 2]], ["1", "2", [3, 4]], metric=answers, name="mine")
+    assert [e.index for e in task.examples] == [0, 1, 2]
+    second = task[1:].examples[0]
+    assert (second.index, second.clean, second.corrupted) == (1, "two", "2")
+    assert (second.correct, second.incorrect) == ((" at", 3), ("b", "c"))
+    (last,) = task[1:][-1].examples
+    assert (last.clean, last.correct, last.incorrect) == ([1, 2], (4,), (7,))
+    alone = sc.Task(["one"], metric=sc.LogProb([" has"])).examples[0]
+    assert (alone.corrupted, alone.correct, alone.incorrect) == (None, (" has",), None)
+    assert sc.Task(["one"], metric=lambda logits, batch: logits[:, 0, 0]).examples[0].correct is None
+    assert repr(task) == "Task('mine': 3 examples, LogitDiff, the first 'one')"
+    assert len(repr(sc.Task(["word " * 1000], metric=sc.CrossEntropy()))) < 150
 
 
 def test_bos_follows_the_model_unless_told(reader) -> None:

@@ -16,7 +16,7 @@ from sparse_circuits.graph import FeatureGraph, Graph
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import provenance
-from sparse_circuits.task.task import Task
+from sparse_circuits.task.task import Task, check_task
 
 
 @overload
@@ -100,6 +100,7 @@ def attribute(
         )
     if positions not in ("sum", "keep", "spans"):
         raise InputError(f"attribute(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
+    check_task("attribute", task)
     check_batch_size(batch_size)
     anatomy = anatomy_of(model)
     if not isinstance(graph, Graph | FeatureGraph):

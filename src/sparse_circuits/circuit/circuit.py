@@ -247,15 +247,10 @@ class Circuit:
         Raises:
             InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
         """
-        from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
+        from sparse_circuits.circuit.formats.eap_ig import read_eap_ig
 
-        file = EAPIGFile.read(path)
-        try:
-            found, mask, values = file.to(graph, negate=negate)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        values = None if values is None else torch.where(mask, values, 0.0)
-        return cls(found, mask, values, {"imported": Path(path).name, "d_model": file.d_model})
+        found, mask, values, about = read_eap_ig(path, graph, negate=negate)
+        return cls(found, mask, None if values is None else torch.where(mask, values, 0.0), about)
 
     def _with(self, mask: Tensor) -> Circuit:
         return Circuit(self.graph, mask, None if self.values is None else self.values * mask, self.provenance)
@@ -266,8 +261,7 @@ class Circuit:
         return of_circuit(self)
 
     def __repr__(self) -> str:
-        task, method = self.provenance.get("task"), self.provenance.get("method")
-        about = f", task={task!r}, method={method!r}" if task and method else ""
-        things = "" if self.graph.level == "edges" else f"{self.size} of {self.graph.size} {self.graph.thing}s, "
-        edges = "" if things else f"{self.n_edges} of {self.graph.n_edges} edges, "
-        return f"Circuit({things}{edges}{self.n_nodes} nodes{about})"
+        from sparse_circuits.view.naming import asked_for, made_of
+
+        of = f"{self.size:,} of {self.graph.size:,} {self.graph.thing}s, {self.n_nodes:,} nodes"
+        return f"Circuit({of}{asked_for(self)}{made_of(self.provenance)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ class Comparison:
         pearson, spearman: correlations over all parts; NaN where either has the same score everywhere.
         pearson_interval, spearman_interval: their 95% percentile bootstrap intervals, examples resampled alike in both; None
             unless scores were kept per example, of as many examples where they were for both methods.
-        label, other_label: names of the two methods.
+        label, other_label: names of the two, by default what sets them apart.
     """
 
     names: tuple[str, ...]
@@ -62,18 +63,20 @@ class Comparison:
         )
 
 
-def compare_scores(scores: Scores, other: Scores, draws: int) -> Comparison:
+def compare_scores(scores: Scores, other: Scores, draws: int, labels: Sequence[str] | None) -> Comparison:
     """See :meth:`Scores.compare`."""
-    _check(scores, other, draws)
+    _check(scores, other, draws, labels)
     mask = scores.graph.mask
     pair = scores.values[mask], other.values[mask]
     samples = scores.per_example, other.per_example
-    return _made(scores, other, tuple(scores.graph.names), pair, samples, draws, scores.graph.thing)
+    return _made(scores, other, tuple(scores.graph.names_of(mask)), pair, samples, draws, labels, scores.graph.thing)
 
 
-def compare_feature_scores(scores: FeatureScores, other: FeatureScores, kind: str, draws: int) -> Comparison:
+def compare_feature_scores(
+    scores: FeatureScores, other: FeatureScores, kind: str, draws: int, labels: Sequence[str] | None
+) -> Comparison:
     """See :meth:`FeatureScores.compare`."""
-    _check(scores, other, draws)
+    _check(scores, other, draws, labels)
     graph = scores.graph
     if kind == "edges":
         keys = [one.edges.sources * (graph.size + 1) + one.edges.targets for one in (scores, other)]
@@ -93,7 +96,19 @@ def compare_feature_scores(scores: FeatureScores, other: FeatureScores, kind: st
     else:
         names = tuple(map(graph.name_of, union.tolist()))
         samples = (scores.of_examples(union), other.of_examples(union))
-    return _made(scores, other, names, (found[0], found[1]), samples, draws, "edge" if kind == "edges" else "node")
+    thing = "edge" if kind == "edges" else "node"
+    return _made(scores, other, names, (found[0], found[1]), samples, draws, labels, thing)
+
+
+def labels_of(one: Mapping[str, Any], other: Mapping[str, Any], default: str) -> tuple[str, str]:
+    """What sets two results apart, by their provenance; where nothing does, their method, the second as the "other" one."""
+    from sparse_circuits.view.naming import about, differences
+
+    apart = differences(one, other)
+    if apart is None:
+        same = ", ".join(about(one, "method")) or default
+        return same, f"other {same}"
+    return apart
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
@@ -116,13 +131,16 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     return pearson(ranks(a), ranks(b))
 
 
-def _check(scores: Scores | FeatureScores, other: Any, draws: int) -> None:
+def _check(scores: Scores | FeatureScores, other: Any, draws: int, labels: Any) -> None:
     if type(other) is not type(scores):
         raise InputError(f"compare({type(other).__name__}): expected {type(scores).__name__} of the same graph.")
     if scores.graph != other.graph:
         raise InputError(f"compare(...): the scores are of two graphs, {scores.graph} and {other.graph}.")
     if not isinstance(draws, int) or isinstance(draws, bool) or draws < 20:
         raise InputError(f"compare(draws={draws!r}): expected a whole number of at least 20.")
+    pair = isinstance(labels, Sequence) and not isinstance(labels, str) and len(labels) == 2
+    if labels is not None and not (pair and all(isinstance(label, str) and label for label in labels)):
+        raise InputError(f"compare(labels={labels!r}): expected a name for these scores and one for the other's.")
 
 
 def _made(
@@ -132,6 +150,7 @@ def _made(
     pair: tuple[Tensor, Tensor],
     samples: tuple[Tensor | None, Tensor | None],
     draws: int,
+    labels: Sequence[str] | None,
     thing: str,
 ) -> Comparison:
     y, x = pair
@@ -141,8 +160,7 @@ def _made(
     if absolute:
         x, y = x.abs(), y.abs()
     bounds = _intervals((y, x), samples, draws, absolute) if len(names) else (None, None)
-    labels = [str(one.provenance.get("method") or "scores") for one in (scores, other)]
-    alike = labels[0] == labels[1]
+    label, other_label = labels or labels_of(scores.provenance, other.provenance, "scores")
     return Comparison(
         names,
         x,
@@ -151,8 +169,8 @@ def _made(
         float(pearson(y, x)) if len(names) else float("nan"),
         float(spearman(y, x)) if len(names) else float("nan"),
         *bounds,
-        labels[0],
-        f"other {labels[1]}" if alike else labels[1],
+        label,
+        other_label,
         thing,
     )
 

@@ -248,9 +248,10 @@ class FeatureCircuit:
         return of_feature_circuit(self)
 
     def __repr__(self) -> str:
-        task, method = self.provenance.get("task"), self.provenance.get("method")
-        about = f", task={task!r}, method={method!r}" if task and method else ""
-        return f"FeatureCircuit({self.size} of {self.graph.size} nodes, {self.n_edges} edges{about})"
+        from sparse_circuits.view.naming import asked_for, made_of
+
+        of = f"{self.size:,} of {self.graph.size:,} nodes, {self.n_edges:,} edges"
+        return f"FeatureCircuit({of}{asked_for(self)}{made_of(self.provenance)})"
 
 
 def check_read(path: Path, graph: FeatureGraph, nodes: Tensor, values: Tensor | None, edges: EdgeList | None) -> None:

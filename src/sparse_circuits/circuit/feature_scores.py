@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,9 @@ class FeatureScores:
         chosen = torch.isin(self.node_ids, kept).nonzero()[:, 0]
         return self._circuit(chosen, between, True, rule="cumulative", nodes=nodes, edges=edges)
 
-    def compare(self, other: FeatureScores, *, kind: str = "nodes", draws: int = 500) -> Comparison:
+    def compare(
+        self, other: FeatureScores, *, kind: str = "nodes", draws: int = 500, labels: Sequence[str] | None = None
+    ) -> Comparison:
         """How far these scores agree with another method's of the same graph; see :meth:`Scores.compare`.
 
         Over the parts to which either gives a score; one that the other leaves out counts as 0 there.
@@ -163,7 +165,7 @@ class FeatureScores:
         Raises:
             InputError: for scores of another graph, of another kind, or that are not finite.
         """
-        return compare_feature_scores(self, other, kind, draws)
+        return compare_feature_scores(self, other, kind, draws, labels)
 
     def of_examples(self, nodes: Tensor) -> Tensor | None:
         """The scores of some nodes for every example, ``[examples, nodes]``; None if they were not kept.
@@ -276,8 +278,11 @@ class FeatureScores:
         return circuit.pruned() if prune else circuit
 
     def __repr__(self) -> str:
-        edges = "" if self.edge_list is None else f", {len(self.edge_list)} edges"
-        return f"FeatureScores({len(self.node_ids)} of {self.graph.size} nodes{edges}, {self.provenance.get('method')})"
+        from sparse_circuits.view.naming import made_of
+
+        edges = "" if self.edge_list is None else f", {len(self.edge_list):,} edges"
+        of = f"{len(self.node_ids):,} of {self.graph.size:,} nodes{edges}"
+        return f"FeatureScores({of}{made_of(self.provenance)})"
 
 
 def check_count(what: str, n: Any) -> None:

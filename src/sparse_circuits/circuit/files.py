@@ -138,11 +138,16 @@ def write_atomically(path: Path, fill: Callable[[Path], Any]) -> Path:
     """Let ``fill`` write a temporary file beside ``path``, then move it there; nothing is left behind on failure.
 
     Raises:
-        InputError: if the folder does not exist or cannot be written.
+        InputError: if the folder does not exist or cannot be written, or there is a folder of that name.
     """
     if not path.parent.is_dir():
         raise InputError(f"Cannot write {path}: there is no folder {path.parent}.")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    if os.path.isdir(path):  # False also of a name that is too long
+        raise InputError(f"Cannot write {path}: it is a folder; expected the name of a file.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}.") from None
     os.close(handle)
     temporary = Path(name)
     try:

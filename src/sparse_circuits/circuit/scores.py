@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class Scores:
     def to_dict(self) -> dict[str, float]:
         """Every score by name, ``{"input->a0.h0<q>": -0.12, ...}``, at other levels ``{"a0.h0": ...}``, ``{"m0.n17": ...}``."""
         values = self.values[self.graph.mask].tolist()
-        return dict(zip(self.graph.names, values, strict=True))
+        return dict(zip(self.graph.names_of(self.graph.mask), values, strict=True))
 
     def top(self, n: int, *, signed: bool = False) -> Circuit:
         """The circuit of the ``n`` strongest edges, less what dangles.
@@ -131,7 +131,7 @@ class Scores:
             self.graph.mask & (ranking >= threshold), rule="threshold", threshold=threshold, signed=signed
         )
 
-    def compare(self, other: Scores, *, draws: int = 500) -> Comparison:
+    def compare(self, other: Scores, *, draws: int = 500, labels: Sequence[str] | None = None) -> Comparison:
         """How far these scores agree with another method's of the same graph, such as ``Exact()``: correlations over all.
 
         Where one of the methods' scores carry no sign, sizes are compared. Intervals are from examples that are resampled alike
@@ -141,11 +141,12 @@ class Scores:
 
         Args:
             draws: bootstrap resamples.
+            labels: what these scores are called, and the others; by default what sets them apart: method, ablation, task...
 
         Raises:
-            InputError: for scores of another graph or kind, or that are not finite.
+            InputError: for scores of another graph or kind, or that are not finite, or for labels that are not two names.
         """
-        return compare_scores(self, other, draws)
+        return compare_scores(self, other, draws, labels)
 
     def plot(self, path: str | Path | None = None, **options: Any) -> Any:
         """Heads by layers, nodes by positions, or bars of the strongest; see
@@ -182,17 +183,11 @@ class Scores:
         Raises:
             InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
         """
-        from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
+        from sparse_circuits.circuit.formats.eap_ig import read_eap_ig
 
-        file = EAPIGFile.read(path)
-        try:
-            found, _, values = file.to(graph, negate=negate)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        about = {"imported": Path(path).name, "d_model": file.d_model}
-        return cls(
-            found, torch.zeros(found.shape) if values is None else values, torch.empty(0), None, provenance=about
-        )
+        found, _, values, about = read_eap_ig(path, graph, negate=negate)
+        values = torch.zeros(found.shape) if values is None else values
+        return cls(found, values, torch.empty(0), None, provenance=about)
 
     @classmethod
     def load(cls, path: str | Path, dictionaries: Mapping[str, Any] | None = None) -> Scores | FeatureScores:
@@ -222,8 +217,10 @@ class Scores:
         return of_scores(self)
 
     def __repr__(self) -> str:
-        about = "".join(f", {key}={self.provenance[key]!r}" for key in ("task", "method") if self.provenance.get(key))
-        return f"Scores({self.graph.size:,} {self.graph.thing}s, {len(self.clean)} examples{about})"
+        from sparse_circuits.view.naming import made_of
+
+        of = f"{self.graph.size:,} {self.graph.thing}s, {len(self.clean)} examples"
+        return f"Scores({of}{made_of(self.provenance)})"
 
     def _ranking(self, n: int, signed: bool) -> Tensor:
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:

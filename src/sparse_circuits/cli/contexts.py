@@ -12,9 +12,9 @@ import typer
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.feature_evaluate import attached
+from sparse_circuits.cli.json_record import finite
 from sparse_circuits.cli.load import Opened, load_model_on, open_circuit
 from sparse_circuits.cli.options import FEATURES, Device, RunOrCircuit, option
-from sparse_circuits.cli.record import finite
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ def write_pages(folder: Path, store: FeatureStore, pages: dict[str, Feature], he
     }
     text = json.dumps(finite(content), ensure_ascii=False) + "\n"
     # beside the store, not in it: a store holds only what later runs extend
-    path = folder.resolve().parent / (PAGES if folder.name == STORE else f"{folder.name}.json")
+    folder = folder.resolve() if folder.name in ("", "..") else folder
+    path = folder.parent / (PAGES if folder.name == STORE else f"{folder.name}.json")
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

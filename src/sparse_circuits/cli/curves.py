@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.record import Arguments, finite
+from sparse_circuits.cli.json_record import finite
+from sparse_circuits.cli.record import Arguments
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import FeatureScores, Scores

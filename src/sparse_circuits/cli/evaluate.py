@@ -21,6 +21,7 @@ from sparse_circuits.cli.options import (
     Draws,
     Errors,
     Examples,
+    NewSeed,
     StartLayer,
     option,
 )
@@ -48,16 +49,7 @@ def evaluate(
     model: Annotated[str | None, option("--model", "Another model.", "the circuit's", metavar="MODEL")] = None,
     task: Annotated[str | None, option("--task", "Another task.", "the circuit's", metavar="TASK")] = None,
     examples: Examples = None,
-    seed: Annotated[
-        int | None,
-        option(
-            "--seed",
-            "Of bundled prompts and random circuits.",
-            "the run's + 1, for prompts that the circuit was not found on",
-            metavar="N",
-            min=0,
-        ),
-    ] = None,
+    seed: NewSeed = None,
     ablation: Annotated[
         AblationName | None, option("--ablation", "What stands in for a part left out.", "the circuit's")
     ] = None,

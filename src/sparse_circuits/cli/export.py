@@ -132,6 +132,7 @@ def export(
     _check_out(out, to)
     opened = open_circuit(circuit)
     if to == "attribution-graph":
+        _check_drawing(opened, out, example or 0, task, slug, state, features)
         options = {"slug": slug, "scan": scan, "state": state}
         graph = _attribution_graph(opened, example or 0, model, task, dictionaries, device, options)
         written = graph.save(out, features=features)
@@ -146,8 +147,39 @@ def _check_out(out: Path, to: FormatName) -> None:
     endings = _ENDINGS.get(to)
     if endings is not None and out.suffix.lower() not in endings:
         raise InputError(f"--out {out}: expected a file that ends in {' or '.join(endings)}.")
-    if (endings is not None or out.suffix == ".json") and not out.parent.is_dir():
+    if not (endings is not None or _alone(out, to)):
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out} is a file; expected a folder.")
+    elif not out.parent.is_dir():
         raise InputError(f"--out {out}: there is no folder {out.parent}.")
+    elif out.is_dir():
+        raise InputError(f"--out {out} is a folder; expected a file.")
+
+
+def _alone(out: Path, to: FormatName) -> bool:
+    """Whether an attribution graph is a file, and not a folder."""
+    return to == "attribution-graph" and out.suffix.lower() == ".json"
+
+
+def _check_drawing(
+    opened: Opened, out: Path, example: int, task: str | None, slug: str | None, state: Path | None, pages: Path | None
+) -> None:
+    """Refuse, before the model is loaded, what an attribution graph cannot be made of."""
+    from sparse_circuits.circuit.formats.attribution_graph.graph import check_slug
+    from sparse_circuits.circuit.formats.attribution_graph.state import first_sight
+
+    if slug is not None:
+        check_slug(slug)
+    first_sight(state, {})
+    if pages is not None and not _alone(out, "attribution-graph"):
+        raise InputError("--features is for a .json file; a folder has its pages under features/. Leave it out.")
+    if pages is not None and read_pages(opened.path.parent) is None:
+        raise InputError(
+            f"--features: there are no pages beside {opened.path}; 'sparse-circuits features' writes them."
+        )
+    n = opened.arguments.examples if opened.arguments is not None and task is None else None
+    if n is not None and example >= n:
+        raise InputError(f"--example {example}: expected the number of one of the task's {n} examples, from 0.")
 
 
 def _file(opened: Opened, out: Path, to: FormatName, scores: bool, negate: bool) -> Path:

@@ -35,7 +35,12 @@ from sparse_circuits.cli.options import (
     RuleName,
     SelectName,
     StartLayer,
+    dictionaries_option,
+    model_option,
     option,
+    sites_option,
+    task_option,
+    whole_option,
 )
 from sparse_circuits.cli.page import PAGE
 from sparse_circuits.cli.record import Arguments, Record
@@ -60,20 +65,8 @@ PROMPTS, SCORING, OWN, CHOOSING = (
 
 
 def find(
-    model: Annotated[
-        str | None,
-        option(
-            "--model",
-            "'toy' (bundled), a Hugging Face folder or a hub id.",
-            Arguments.model,
-            panel=PROMPTS,
-            metavar="MODEL",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        option("--task", "A bundled task, or a .csv or .jsonl file.", Arguments.task, panel=PROMPTS, metavar="TASK"),
-    ] = None,
+    model: Annotated[str | None, model_option(Arguments.model, PROMPTS)] = None,
+    task: Annotated[str | None, task_option(Arguments.task, PROMPTS)] = None,
     method: Annotated[
         MethodName | None,
         option("--method", "How; 'sparse-circuits methods' has a line on each.", Arguments.method, panel=SCORING),
@@ -207,30 +200,9 @@ def find(
             panel=CHOOSING,
         ),
     ] = None,
-    dictionaries: Annotated[
-        str | None,
-        option(
-            "--dictionaries",
-            "Find features: of 'toy' (bundled), 'neurons', a SAELens release or a folder.",
-            panel=FEATURES,
-            metavar="NAME",
-        ),
-    ] = None,
-    sites: Annotated[
-        list[str] | None,
-        option(
-            "--sites",
-            "Which of them: resid, mlp_2, a hook name, an id. May be repeated.",
-            panel=FEATURES,
-            metavar="SITE",
-        ),
-    ] = None,
-    whole: Annotated[
-        list[str] | None,
-        option(
-            "--whole", "Beside them, sites as one node each: attn, mlp_0; z for heads.", panel=FEATURES, metavar="SITE"
-        ),
-    ] = None,
+    dictionaries: Annotated[str | None, dictionaries_option("Find features: of ")] = None,
+    sites: Annotated[list[str] | None, sites_option("Which of them")] = None,
+    whole: Annotated[list[str] | None, whole_option("as one node each: attn, mlp_0; z for heads")] = None,
     nodes: Annotated[
         int | None, option("--nodes", "How many to choose.", NODES, panel=FEATURES, metavar="N", min=1)
     ] = None,

@@ -57,6 +57,32 @@ def option(name: str, what: str, default: object = None, *, panel: str | None = 
     )
 
 
+def model_option(default: str, panel: str | None = None) -> Any:
+    return option(
+        "--model", "'toy' (bundled), a Hugging Face folder or a hub id.", default, panel=panel, metavar="MODEL"
+    )
+
+
+def task_option(default: str, panel: str | None = None) -> Any:
+    return option("--task", "A bundled task, or a .csv or .jsonl file.", default, panel=panel, metavar="TASK")
+
+
+def dictionaries_option(begins: str = "", default: str | None = None) -> Any:
+    """What ``begins`` its help says what they are for."""
+    what = "'toy' (bundled), 'neurons', a SAELens release or a folder."
+    return option("--dictionaries", begins + what, default, panel=FEATURES, metavar="NAME")
+
+
+def sites_option(begins: str) -> Any:
+    return option(
+        "--sites", f"{begins}: resid, mlp_2, a hook name, an id. May be repeated.", panel=FEATURES, metavar="SITE"
+    )
+
+
+def whole_option(what: str) -> Any:
+    return option("--whole", f"Beside them, sites {what}.", panel=FEATURES, metavar="SITE")
+
+
 def batch_size(text: str) -> int | str:
     """A whole number of at least 1, or "auto"."""
     if text == "auto":
@@ -69,6 +95,17 @@ def batch_size(text: str) -> int | str:
 Examples = Annotated[
     int | None, option("--examples", "Prompt pairs.", "100 of a bundled task, all of a file", metavar="N", min=1)
 ]
+NewSeed = Annotated[
+    int | None,
+    option(
+        "--seed",
+        "Of bundled prompts and random circuits.",
+        "the run's + 1, for prompts that the circuit was not found on",
+        metavar="N",
+        min=0,
+    ),
+]
+"""The seed of an evaluation."""
 BatchSize = Annotated[
     Any,
     option(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from sparse_circuits.cli.features import FEATURE_OPTIONS, NOT_FEATURES, check_features
+from sparse_circuits.cli.json_record import fits, read_record, text_of
 from sparse_circuits.cli.methods import ENTRIES, OPTIONS, check_owner, flag
 from sparse_circuits.cli.options import (
     BATCH_SIZE,
@@ -240,7 +239,7 @@ class Record:
             "results": self.results,
             "files": list(self.files),
         }
-        return json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n"
+        return text_of(content)
 
     @classmethod
     def load(cls, path: Path) -> Record:
@@ -250,32 +249,10 @@ class Record:
         """
         if not path.is_file():
             raise InputError(f"No file at {path}.")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FileFormatError(f"{path} is not JSON ({error}).") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FileFormatError(f"{path} is not a run.json of sparse-circuits.")
-        if content.get("version") != FORMAT_VERSION:
-            raise FileFormatError(
-                f"{path} has format version {content.get('version')!r}; "
-                f"this version of sparse-circuits reads {FORMAT_VERSION}."
-            )
         parts = {"arguments": dict, "provenance": dict, "results": dict, "files": list}
-        for name, kind in parts.items():
-            if not isinstance(content.get(name), kind):
-                raise FileFormatError(f"{path} has no {name!r}; the file is damaged.")
+        content = read_record(path, "a run.json of sparse-circuits", FORMAT, FORMAT_VERSION, parts)
         arguments = _checked(path, content["arguments"])
         return cls(arguments, content["provenance"], content["results"], tuple(content["files"]))
-
-
-def finite(value: Any) -> Any:
-    """A JSON value with null in place of NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _checked(path: Path, content: dict[str, Any]) -> Arguments:
@@ -285,22 +262,10 @@ def _checked(path: Path, content: dict[str, Any]) -> Arguments:
             raise FileFormatError(
                 f"{path}: unknown argument {name!r}; expected {', '.join(f.name for f in fields(Arguments))}."
             )
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise FileFormatError(f"{path}: {name} cannot be {value!r}.")
     lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
     try:
         return Arguments(**{**content, **lists})
     except InputError as error:
         raise FileFormatError(f"{path}: {error}") from None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if hint in (int, float) and isinstance(value, bool):
-        return False
-    return value is None if hint is NoneType else isinstance(value, (int, float) if hint is float else hint)

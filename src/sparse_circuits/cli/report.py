@@ -15,7 +15,7 @@ from sparse_circuits.cli.feature_evaluate import FeatureRun, attached, feature_c
 from sparse_circuits.cli.feature_search import feature_graph
 from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
 from sparse_circuits.cli.methods import flag
-from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, BatchSize, Device, Draws, Examples, option
+from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, BatchSize, Device, Draws, Examples, NewSeed, option
 from sparse_circuits.cli.record import RECORD, SCORES, Arguments
 from sparse_circuits.errors import InputError
 
@@ -50,16 +50,7 @@ def report(
     model: Annotated[str | None, option("--model", "Another name of the model.", "the run's", metavar="MODEL")] = None,
     task: Annotated[str | None, option("--task", "Other prompts to evaluate on.", "the run's", metavar="TASK")] = None,
     examples: Examples = None,
-    seed: Annotated[
-        int | None,
-        option(
-            "--seed",
-            "Of bundled prompts and random circuits.",
-            "the run's + 1, for prompts that the circuit was not found on",
-            metavar="N",
-            min=0,
-        ),
-    ] = None,
+    seed: NewSeed = None,
     methods: Annotated[
         list[str] | None,
         option(

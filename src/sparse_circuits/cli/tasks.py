@@ -17,8 +17,10 @@ def tasks() -> None:
     output.line("Files of prompt pairs (--task FILE):")
     output.pairs(
         [
-            ("  .csv", "columns clean, corrupted, and label (a two-digit year)"),
+            ("  .csv", "columns clean, corrupted, correct, incorrect (clean and correct will do);"),
+            ("", "EAP-IG's: clean, corrupted, and label (a two-digit year)"),
             ("", "or correct_idx and incorrect_idx (token ids)"),
-            ("  .jsonl", "fields clean_prefix, patch_prefix, clean_answer, patch_answer"),
+            ("  .jsonl", "fields clean, corrupted, correct, incorrect;"),
+            ("", "feature-circuits': clean_prefix, patch_prefix, clean_answer, patch_answer"),
         ]
     )

@@ -19,7 +19,12 @@ from sparse_circuits.cli.options import (
     Examples,
     Force,
     PositionsName,
+    dictionaries_option,
+    model_option,
     option,
+    sites_option,
+    task_option,
+    whole_option,
 )
 from sparse_circuits.cli.trace_record import TRACE_RECORD, Slice, TraceRecord
 from sparse_circuits.cli.trace_work import TOKENS, Asked, compare, grow, validate
@@ -28,55 +33,34 @@ from sparse_circuits.errors import InputError
 EXAMPLES = (
     "trace --task sva-across-rc --sites resid --at resid_1 --out runs/trace",
     "trace --extend runs/trace",
-    "trace --extend runs/trace --features resid_2.f206,resid_2.f334 --threshold -1",
+    "trace --extend runs/trace --features resid_2.f34,resid_3.f223 --threshold -1",
     "trace --validate runs/trace",
     "trace --gradient --sites resid --top 10 --bottom 10 --out runs/gradient",
     "trace --compare runs/trace runs/gradient",
 )
-RUN, GRADIENT, MEANING = "A run", "By gradient", "The picture"
+OLD, PROMPTS, RUN, GRADIENT, MEANING = "With earlier traces", "Model and task", "A run", "By gradient", "The picture"
 
 
 def trace(
     extend: Annotated[
-        Path | None, option("--extend", "Go on with a trace: a folder that an earlier run wrote.", metavar="FOLDER")
+        Path | None,
+        option("--extend", "Go on with a trace: a folder that an earlier run wrote.", panel=OLD, metavar="FOLDER"),
     ] = None,
     validating: Annotated[
         Path | None,
-        option("--validate", "Ablate all features of a trace at once, and say what that does.", metavar="FOLDER"),
+        option(
+            "--validate", "Ablate all features of a trace at once, and say what that does.", panel=OLD, metavar="FOLDER"
+        ),
     ] = None,
     comparing: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(
-            "--compare", help="Two traces of one task beside each other.", metavar="FOLDER FOLDER", show_default=False
-        ),
+        option("--compare", "Two traces of one task beside each other.", panel=OLD, metavar="FOLDER FOLDER"),
     ] = None,
-    model: Annotated[
-        str | None,
-        option("--model", "'toy' (bundled), a Hugging Face folder or a hub id.", Slice.model, metavar="MODEL"),
-    ] = None,
-    task: Annotated[
-        str | None, option("--task", "A bundled task, or a .csv or .jsonl file.", Slice.task, metavar="TASK")
-    ] = None,
-    dictionaries: Annotated[
-        str | None,
-        option(
-            "--dictionaries",
-            "'toy' (bundled), 'neurons', a SAELens release or a folder.",
-            "toy, for the bundled model",
-            panel=FEATURES,
-            metavar="NAME",
-        ),
-    ] = None,
-    sites: Annotated[
-        list[str] | None,
-        option(
-            "--sites", "The slice: resid, mlp_2, a hook name, an id. May be repeated.", panel=FEATURES, metavar="SITE"
-        ),
-    ] = None,
-    whole: Annotated[
-        list[str] | None,
-        option("--whole", "Beside them, sites held as a whole: attn, mlp_0, z.", panel=FEATURES, metavar="SITE"),
-    ] = None,
+    model: Annotated[str | None, model_option(Slice.model, PROMPTS)] = None,
+    task: Annotated[str | None, task_option(Slice.task, PROMPTS)] = None,
+    dictionaries: Annotated[str | None, dictionaries_option(default="toy, for the bundled model")] = None,
+    sites: Annotated[list[str] | None, sites_option("The slice")] = None,
+    whole: Annotated[list[str] | None, whole_option("held as a whole: attn, mlp_0, z")] = None,
     ablation: Annotated[
         AblationName | None, option("--ablation", "What a feature's value becomes.", Slice.ablation, panel=FEATURES)
     ] = None,
@@ -102,7 +86,8 @@ def trace(
         int | None,
         option(
             "--top",
-            "Or from so many, the strongest, of those reached; by gradient, of the most positive at every site.",
+            "Or from so many of the strongest, if a trace is extended of those reached; by gradient, of the most positive at "
+            "every site.",
             "10; 5 by gradient",
             panel=RUN,
             metavar="N",
@@ -111,7 +96,7 @@ def trace(
     ] = None,
     threshold: Annotated[
         float | None,
-        option("--threshold", "Keep changes of at least 2^X.", -3, panel=RUN, metavar="X"),
+        option("--threshold", "Keep edges whose change is at least 2^X, up or down.", -3, panel=RUN, metavar="X"),
     ] = None,
     gradient: Annotated[
         bool, typer.Option("--gradient", help="By gradient instead of ablation.", rich_help_panel=GRADIENT)

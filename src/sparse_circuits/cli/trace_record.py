@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
+from sparse_circuits.cli.json_record import fits, read_record, text_of
 from sparse_circuits.cli.options import AblationName, PositionsName
-from sparse_circuits.cli.record import finite
 from sparse_circuits.errors import FileFormatError, InputError
 
 FORMAT, FORMAT_VERSION = "sparse-circuits trace", 1
@@ -51,7 +49,7 @@ class TraceRecord:
             "results": self.results,
             "files": list(self.files),
         }
-        return json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n"
+        return text_of(content)
 
     @classmethod
     def load(cls, folder: Path) -> TraceRecord:
@@ -62,19 +60,8 @@ class TraceRecord:
         path = folder / TRACE_RECORD
         if not path.is_file() or not (folder / TRACE).is_file():
             raise InputError(f"{folder} holds no trace; expected a folder that 'sparse-circuits trace' wrote.")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise FileFormatError(f"{path} is not JSON ({error}).") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise FileFormatError(f"{path} is not the record of a trace.")
-        if content.get("version") != FORMAT_VERSION:
-            raise FileFormatError(
-                f"{path} has format version {content.get('version')!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
-            )
-        for name, kind in {"slice": dict, "commands": list, "results": dict, "files": list}.items():
-            if not isinstance(content.get(name), kind):
-                raise FileFormatError(f"{path} has no {name!r}; the file is damaged.")
+        parts = {"slice": dict, "commands": list, "results": dict, "files": list}
+        content = read_record(path, "the record of a trace", FORMAT, FORMAT_VERSION, parts)
         return cls(
             _slice(path, content["slice"]), tuple(content["commands"]), content["results"], tuple(content["files"])
         )
@@ -85,21 +72,9 @@ def _slice(path: Path, content: dict[str, Any]) -> Slice:
     if set(content) != {field.name for field in fields(Slice)}:
         raise FileFormatError(f"{path}: its slice lacks something, or has something unknown; the file is damaged.")
     for name, value in content.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise FileFormatError(f"{path}: {name} cannot be {value!r}.")
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }
     return Slice(**given)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if get_args(hint):
-        return any(_fits(value, one) for one in get_args(hint))
-    if hint is NoneType:
-        return value is None
-    return isinstance(value, hint) and not isinstance(value, bool)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from sparse_circuits.cli import output, trace_summary
 from sparse_circuits.cli.contexts import PAGES, STORE, write_pages
 from sparse_circuits.cli.folder import new_folder
+from sparse_circuits.cli.json_record import text_of
 from sparse_circuits.cli.load import ablation_named, load_model_on
 from sparse_circuits.cli.meanings import read_pages
-from sparse_circuits.cli.record import CIRCUIT, finite
+from sparse_circuits.cli.record import CIRCUIT
 from sparse_circuits.cli.trace_record import TRACE, TRACE_RECORD, VALIDATION, Slice, TraceRecord
 from sparse_circuits.errors import InputError
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 PICTURES = ("trace.svg", "trace.png", "trace.dot")
 TOKENS = 20_000
 """Of the bundled language, looked at for the bundled model."""
-# as many as can be read; the .dot has all
-_MAX_NODES, _MAX_EDGES = 40, 150
+# as many as can be read: what was ablated, and the features most changed among those reached; the .dot has all
+_MAX_NODES, _REACHED, _MAX_EDGES = 40, 10, 100
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def grow(
         batch_size=batch_size,  # pyright: ignore[reportArgumentType]
         progress=True,
     )
-    with _folder(out, force, in_place=earlier == out) as (folder, final):
+    outdated = (VALIDATION,) if before is None or len(trace.runs) > len(before.runs) else ()
+    with _folder(out, force, in_place=earlier == out, outdated=outdated) as (folder, final):
         # what is known of features stays where it is from run to run, so that only new ones are looked for
         known = out if earlier == out else folder
         meanings = _meanings(of, asked, model, trace, dictionaries, known, earlier)
@@ -125,7 +126,7 @@ def grow(
         trace.save(folder / TRACE)
         trace.circuit().save(folder / CIRCUIT)
         with output.working("drawing"):
-            _draw(trace, folder, meanings)
+            _draw(trace, folder, meanings, _drawn(trace))
         files = (TRACE, CIRCUIT, *PICTURES, TRACE_RECORD, *((PAGES,) if meanings else ()))
         text = TraceRecord(of, commands, results, files).text
         (folder / TRACE_RECORD).write_text(text, encoding="utf-8")
@@ -133,8 +134,12 @@ def grow(
 
 
 @contextmanager
-def _folder(out: Path, force: bool, in_place: bool) -> Iterator[tuple[Path, Path]]:
-    """Where to write, and where that ends up: a new folder at once, or file by file into the one that is there."""
+def _folder(out: Path, force: bool, in_place: bool, outdated: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """Where to write, and where that ends up: a new folder at once, or file by file into the one that is there.
+
+    Args:
+        outdated: files there that are of the trace as it was.
+    """
     if not in_place:
         with new_folder(out, force, TRACE_RECORD) as folder:
             yield folder, out
@@ -145,14 +150,21 @@ def _folder(out: Path, force: bool, in_place: bool) -> Iterator[tuple[Path, Path
         yield Path(name), out
         for file in sorted(Path(name).iterdir()):
             file.replace(out / file.name)
+        for old in outdated:
+            (out / old).unlink(missing_ok=True)
 
 
-def _draw(trace: Trace, folder: Path, meanings: Mapping[str, Any] | None) -> None:
-    for picture in PICTURES:
-        if picture.endswith(".dot"):
-            (folder / picture).write_text(trace.to_dot(meanings=meanings), encoding="utf-8")
-        else:
-            trace.plot(folder / picture, meanings=meanings, max_nodes=_MAX_NODES, max_edges=_MAX_EDGES)
+def _drawn(trace: Trace) -> int:
+    """How many nodes the picture has."""
+    return max(1, min(_MAX_NODES, len(trace.traced) + _REACHED))
+
+
+def _draw(trace: Trace, folder: Path, meanings: Mapping[str, Any] | None, nodes: int) -> None:
+    from sparse_circuits.view.figures import save
+
+    svg, png, dot = (folder / name for name in PICTURES)
+    save(trace.plot(svg, meanings=meanings, max_nodes=nodes, max_edges=_MAX_EDGES), png)
+    dot.write_text(trace.to_dot(meanings=meanings), encoding="utf-8")
 
 
 def _meanings(
@@ -182,13 +194,11 @@ def _meanings(
 
 
 def _worth_a_look(trace: Trace) -> list[str]:
-    """All features whose effect is known, and of those reached the ones that change most."""
-    names, reached = [node.name for node in trace.traced], dict.fromkeys(trace.frontier, 0.0)
-    for edge in trace.edges:
-        if edge.target in reached:
-            reached[edge.target] += abs(edge.effect)
-    most = sorted(reached, key=lambda name: reached[name], reverse=True)
-    return names + most[: max(0, _MAX_NODES - len(names))]
+    """All features whose effect is known, and of those reached the ones that are drawn."""
+    from sparse_circuits.view.trace_look import TraceLook
+
+    drawn = TraceLook.of(trace, _drawn(trace), None, "trace").nodes
+    return list(dict.fromkeys(node.name for node in (*trace.traced, *drawn)))
 
 
 def validate(
@@ -221,7 +231,7 @@ def validate(
         progress=True,
     )
     content = {"format": "sparse-circuits validation", "version": 1, "seed": of.seed if seed is None else seed}
-    text = json.dumps(finite(content | found.to_dict()), indent=2, ensure_ascii=False) + "\n"
+    text = text_of(content | found.to_dict())
     path = write_atomically(folder / VALIDATION, lambda file: file.write_text(text, encoding="utf-8"))
     trace_summary.report_validation(found, trace.provenance.get("task_hash") == task.hash, path)
 

@@ -84,6 +84,11 @@ class Dictionaries(Mapping[str, Dictionary]):
             for d in self.entries
         ]
 
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_dictionaries
+
+        return of_dictionaries(self)
+
     def __repr__(self) -> str:
         rows = (f"{r['site']}: {r['architecture']}, {r['features']} features, {r['id']}" for r in self.describe())
         return "Dictionaries(\n  " + "\n  ".join(rows) + "\n)" if self.entries else "Dictionaries()"

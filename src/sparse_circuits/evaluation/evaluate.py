@@ -24,7 +24,7 @@ from sparse_circuits.progress import tracker
 from sparse_circuits.task.batch import Batch
 from sparse_circuits.task.measure import measure, with_clean_logits
 from sparse_circuits.task.metrics import Metric
-from sparse_circuits.task.task import Task
+from sparse_circuits.task.task import Task, check_task
 
 
 def evaluate(
@@ -100,6 +100,7 @@ def evaluate_many(
         raise InputError(
             f"evaluate(ablation={ablation!r}): expected one of Ablation.PATCH, ZERO, MEAN, MEAN_POSITIONAL."
         )
+    check_task("evaluate", task)
     check_batch_size(batch_size)
     kinds = set() if isinstance(circuits, Circuit | FeatureCircuit) else {type(c) for c in circuits}
     if isinstance(circuits, Circuit | FeatureCircuit) or not kinds <= {Circuit, FeatureCircuit} or len(kinds) > 1:

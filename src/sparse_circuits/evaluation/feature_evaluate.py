@@ -109,12 +109,7 @@ def with_dictionaries(model: Any, circuit: FeatureCircuit, dictionaries: Mapping
         left_out = [place.name for place in graph.places if place.split and place.name not in dictionaries]
         circuit = _without(circuit, left_out) if left_out else circuit
         return replace(circuit, graph=circuit.graph.with_dictionaries(dictionaries))
-    missing = [place for place in graph.places if place.split and place.dictionary is None]
-    if missing:
-        raise InputError(
-            f"The circuit lacks its dictionaries ({missing[0].name}: {missing[0].dictionary_id}); pass "
-            "evaluate(dictionaries=...) or Circuit.load(path, dictionaries=...)."
-        )
+    graph.check_dictionaries("The circuit", "pass evaluate(dictionaries=...) or Circuit.load(path, dictionaries=...).")
     return circuit
 
 

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sparse_circuits.features.shades import style
+
 _BANDS = ((0.8, 1.0), (0.6, 0.8), (0.4, 0.6), (0.2, 0.4), (0.0, 0.2))
 
 
@@ -40,17 +42,12 @@ class Context:
         }
 
     def to_html(self, scale: float | None = None) -> str:
-        """The tokens, shaded by the feature's value: orange above 0, blue below."""
+        """The tokens, shaded by the feature's value: purple above 0, ochre and underlined below; that of the peak is bold."""
         scale = scale or max(map(abs, self.values), default=0.0) or 1.0
         parts = []
         for i, (token, value) in enumerate(zip(self.tokens, self.values, strict=True)):
-            share = min(1.0, abs(value) / scale)
-            colour = f"rgba({'253,141,60' if value > 0 else '66,146,198'},{share:.2f})"
-            style = f"background:{colour}" if share else ""
-            if i == self.peak:
-                style += ";border-bottom:2px solid"
             shown = escape(token).replace("\n", "\u21b5")
-            parts.append(f'<span style="{style}" title="{value:.3g}">{shown}</span>')
+            parts.append(f'<span style="{style(value / scale, i == self.peak)}" title="{value:.3g}">{shown}</span>')
         return " ".join(parts)
 
     def __str__(self) -> str:
@@ -145,3 +142,10 @@ class Feature:
         from sparse_circuits.view.display import of_feature
 
         return of_feature(self)
+
+    def __repr__(self) -> str:
+        label = f", {self.label!r}" if self.label else ""
+        fires = f", fires on {self.density:.3%} of {self.tokens:,} tokens" if self.tokens else ""
+        highest = f", highest {self.highest:.3g}" if self.fired else ""
+        promotes = f", promotes {', '.join(repr(token) for token, _ in self.promoted[:3])}" if self.promoted else ""
+        return f"Feature({self.name}{label}{fires}{highest}{promotes})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.features.answers import AnswerEffects, means
 from sparse_circuits.features.logits import Tokens, logit_effects, strongest, token_text, weighted
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
-from sparse_circuits.model.norm import Norm
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.task.task import Task
@@ -27,23 +28,30 @@ class HeadPrompt:
     Attributes:
         tokens: as text. pattern: from each query (row) to each key, ``[pos, pos]``, rows summing to 1.
         promoted, suppressed: by its output at the last token, in logits.
+        adds_to_correct, adds_to_incorrect: what that output adds to the logit of the prompt's answer; None for a metric
+            without one.
     """
 
     tokens: tuple[str, ...]
     pattern: Tensor
     promoted: Tokens
     suppressed: Tokens
+    adds_to_correct: float | None = None
+    adds_to_incorrect: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """The same as JSON-ready values."""
+        answers = {"adds_to_correct": self.adds_to_correct, "adds_to_incorrect": self.adds_to_incorrect}
         return {
             "tokens": list(self.tokens),
             "pattern": [[round(value, 4) for value in row] for row in self.pattern.tolist()],
             "promoted": [[token, round(value, 4)] for token, value in self.promoted],
             "suppressed": [[token, round(value, 4)] for token, value in self.suppressed],
+            **{name: round(value, 4) for name, value in answers.items() if value is not None},
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadReport:
     """What a head does on a task's prompts.
 
@@ -52,6 +60,10 @@ class HeadReport:
         prompts: the first few, each with its pattern.
         promoted, suppressed: by its output at the last token, mean over all prompts, in logits.
         looks_at: the tokens that the last token looks at, with their share of its attention, mean over all prompts.
+        adds_to_correct, adds_to_incorrect: what its output adds to the logit of each prompt's correct and incorrect answer
+            (of several answers, to their mean logit), where the metric reads it: ``[examples]``, in logits. None for a metric
+            without such answers. Their difference speaks for or against the behaviour also where ``promoted``, a mean over
+            prompts with different answers, says nothing.
     """
 
     name: str
@@ -59,6 +71,8 @@ class HeadReport:
     promoted: Tokens
     suppressed: Tokens
     looks_at: Tokens
+    adds_to_correct: Tensor | None = None
+    adds_to_incorrect: Tensor | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
@@ -67,6 +81,7 @@ class HeadReport:
             "looks_at": [[token, round(value, 4)] for token, value in self.looks_at],
             "promoted": [[token, round(value, 4)] for token, value in self.promoted],
             "suppressed": [[token, round(value, 4)] for token, value in self.suppressed],
+            **means(self.adds_to_correct, self.adds_to_incorrect),
             "prompts": [prompt.to_dict() for prompt in self.prompts],
         }
 
@@ -81,6 +96,15 @@ class HeadReport:
 
         return of_head(self)
 
+    def __repr__(self) -> str:
+        kinds = {"looks at": self.looks_at, "promotes": self.promoted, "suppresses": self.suppressed}
+        said = [
+            f"{kind} {', '.join(f'{token!r} {value:.2g}' for token, value in of[:3])}" for kind, of in kinds.items()
+        ]
+        answers = means(self.adds_to_correct, self.adds_to_incorrect)
+        said += [f"{name.replace('_', ' ')} answer {value:+.2g}" for name, value in answers.items()]
+        return f"HeadReport({self.name}: {'; '.join(said)})"
+
 
 @torch.no_grad()
 def head_report(
@@ -90,7 +114,9 @@ def head_report(
 
     The output is z_h W_O[h] there, without b_O. Its effect on the logits is ``W_U^T (r w * C z_h W_O[h])`` with r the final
     norm's own factor in this run, held constant; behind a post-norm, that norm's factor likewise. The mean over the
-    vocabulary is taken off. Cost: one forward pass over the prompts, and the patterns of one layer.
+    vocabulary is taken off. The effect on the logits of the task's answers is the same at the token that the metric reads, the
+    last one by default. What later layers make of the output is not in it. Cost: one forward pass over the prompts, and the
+    patterns of one layer.
 
     Args:
         head: ``"a1.h3"``.
@@ -110,9 +136,13 @@ def head_report(
     tokenizer = getattr(model, "tokenizer", None)
     shown: dict[int, HeadPrompt] = {}
     total, looks, n = None, {}, 0
-    for at, batch in task.tokenized(model, anatomy, corrupted=False).batches(batch_size):
-        pattern, written, last = _run(anatomy, layer, number, batch.tokens, batch.padding, batch.lengths)
-        effects = logit_effects(anatomy, written)
+    tokenized = task.tokenized(model, anatomy, corrupted=False)
+    answers = AnswerEffects.of(tokenized.metric, len(tokenized))
+    for at, batch in tokenized.batches(batch_size):
+        pattern, effects_at = _run(anatomy, layer, number, batch.tokens, batch.padding)
+        end = batch.lengths.cpu() - 1
+        last, effects = pattern[torch.arange(len(end)), end], effects_at(end)
+        answers.add(at, batch, effects, effects_at)
         total = effects.sum(0) + (0 if total is None else total)
         n += len(effects)
         pairs = None
@@ -123,19 +153,21 @@ def head_report(
             if row < prompts:
                 pairs = pairs or strongest(effects, k, tokenizer)
                 texts = tuple(token_text(tokenizer, token) for token in ids)
-                shown[row] = HeadPrompt(texts, pattern[i, :length, :length].float().cpu(), *pairs[i])
+                on = [None if of is None else float(of[row]) for of in (answers.correct, answers.incorrect)]
+                shown[row] = HeadPrompt(texts, pattern[i, :length, :length].float().cpu(), *pairs[i], *on)
     if total is None:
         raise InputError("The task has no prompts.")
     ((up, down),) = strongest(total[None] / n, k, tokenizer)
     most = sorted(looks.items(), key=lambda pair: -pair[1])[:k]
     looks_at = tuple((token_text(tokenizer, token), share / n) for token, share in most)
-    return HeadReport(f"a{layer}.h{number}", tuple(shown[row] for row in sorted(shown)), up, down, looks_at)
+    kept = tuple(shown[row] for row in sorted(shown))
+    return HeadReport(f"a{layer}.h{number}", kept, up, down, looks_at, answers.correct, answers.incorrect)
 
 
 def _run(
-    anatomy: Anatomy, layer: int, head: int, tokens: Tensor, padding: Tensor | None, lengths: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pattern ``[batch, pos, pos]``, what the head writes at the last token on the scale of logits, and where that looks."""
+    anatomy: Anatomy, layer: int, head: int, tokens: Tensor, padding: Tensor | None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Pattern ``[batch, pos, pos]``, and what the head adds to the logits at one token of each prompt, ``[batch, vocab]``."""
     block = anatomy.blocks[layer]
     attention = block.attention
     kept: dict[str, Tensor] = {}
@@ -149,15 +181,14 @@ def _run(
     normed = block.attn_norm(kept[before.kind].to(block.device))
     real = None if padding is None else padding.to(block.device)
     pattern = attention.pattern(attention.project(normed, "q"), attention.project(normed, "k"), real)[:, head]
-    rows, end = torch.arange(len(tokens)), lengths.cpu() - 1
-    z = kept["z"].unflatten(-1, (attention.n_heads, -1))[rows, end]
-    out = z[:, head].float() @ attention.W_O[head].float()
-    if block.attn_post_norm is not None:
-        together = attention.write(z[:, None])[:, 0]
-        out = weighted(block.attn_post_norm, out) * block.attn_post_norm.inverse_scale(together)
-    stream = final[rows, end]
-    return pattern, out.to(final.device) * _scale(anatomy.final_norm, stream), pattern[rows, end]
+    rows = torch.arange(len(tokens))
 
+    def effects_at(at: Tensor) -> Tensor:
+        z = kept["z"].unflatten(-1, (attention.n_heads, -1))[rows, at]
+        out = z[:, head].float() @ attention.W_O[head].float()
+        if block.attn_post_norm is not None:
+            together = attention.write(z[:, None])[:, 0]
+            out = weighted(block.attn_post_norm, out) * block.attn_post_norm.inverse_scale(together)
+        return logit_effects(anatomy, out.to(final.device) * anatomy.final_norm.inverse_scale(final[rows, at]))
 
-def _scale(norm: Norm, stream: Tensor) -> Tensor:
-    return norm.inverse_scale(stream)
+    return pattern, effects_at

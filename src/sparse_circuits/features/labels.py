@@ -49,6 +49,16 @@ class Labels(Mapping[str, str]):
         """Both; where both have a note, the other's."""
         return Labels({**self.notes, **other})
 
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_labels
+
+        return of_labels(self)
+
+    def __repr__(self) -> str:
+        first = next(iter(self.notes.items()), None)
+        said = "" if first is None else f", the first {first[0]}: {first[1][:60]!r}"
+        return f"Labels({len(self)} note{'s' * (len(self) != 1)}{said})"
+
     def with_note(self, name: str, note: str | None) -> Labels:
         """With another note on a node, or with none where it is None."""
         rest = {key: value for key, value in self.notes.items() if key != name}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.features.answers import AnswerEffects, means
 from sparse_circuits.features.logits import Tokens, logit_effects, strongest
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.sites import Site
@@ -17,18 +18,22 @@ from sparse_circuits.model.walk import Walk
 from sparse_circuits.task.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MLPReport:
     """What an MLP does on a task's prompts.
 
     Attributes:
         name: ``"m1"``.
         promoted, suppressed: by its output at the last token, mean over all prompts, in logits.
+        adds_to_correct, adds_to_incorrect: what its output adds to the logits of each prompt's answers, as of a head
+            (:class:`HeadReport`): ``[examples]``, or None.
     """
 
     name: str
     promoted: Tokens
     suppressed: Tokens
+    adds_to_correct: Tensor | None = None
+    adds_to_incorrect: Tensor | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON-ready values."""
@@ -36,6 +41,7 @@ class MLPReport:
             "name": self.name,
             "promoted": [[token, round(value, 4)] for token, value in self.promoted],
             "suppressed": [[token, round(value, 4)] for token, value in self.suppressed],
+            **means(self.adds_to_correct, self.adds_to_incorrect),
         }
 
 
@@ -61,7 +67,9 @@ def mlp_report(model: Any, task: Task, mlp: str, *, k: int = 10, batch_size: int
         raise InputError(f"{mlp!r} is no MLP of the model; expected m0 to m{len(anatomy.blocks) - 1}.")
     site = Site("mlp", int(match[1]))
     effects = []
-    for _, batch in task.tokenized(model, anatomy, corrupted=False).batches(batch_size):
+    tokenized = task.tokenized(model, anatomy, corrupted=False)
+    answers = AnswerEffects.of(tokenized.metric, len(tokenized))
+    for at, batch in tokenized.batches(batch_size):
         kept: list[Tensor] = []
 
         def visit(site: Site, read: Tensor, written: Tensor, kept: list[Tensor] = kept) -> Tensor:
@@ -69,10 +77,16 @@ def mlp_report(model: Any, task: Task, mlp: str, *, k: int = 10, batch_size: int
             return written
 
         final = Walk(anatomy, {site}, batch.padding).run(anatomy.embed(batch.tokens), visit)
-        rows, end = torch.arange(len(batch.tokens)), batch.lengths.cpu() - 1
-        stream = final[rows, end]
-        out = kept[0][rows, end].float().to(stream.device) * anatomy.final_norm.inverse_scale(stream)
-        effects.append(logit_effects(anatomy, out).cpu())
+
+        def effects_at(position: Tensor, final: Tensor = final, kept: list[Tensor] = kept) -> Tensor:
+            rows = torch.arange(len(position))
+            stream = final[rows, position]
+            out = kept[0][rows, position].float().to(stream.device) * anatomy.final_norm.inverse_scale(stream)
+            return logit_effects(anatomy, out)
+
+        last = effects_at(batch.lengths.cpu() - 1)
+        answers.add(at, batch, last, effects_at)
+        effects.append(last.cpu())
     mean = torch.cat(effects).mean(0, keepdim=True)
     ((up, down),) = strongest(mean, k, getattr(model, "tokenizer", None))
-    return MLPReport(match[0], up, down)
+    return MLPReport(match[0], up, down, answers.correct, answers.incorrect)

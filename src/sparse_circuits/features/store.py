@@ -271,6 +271,11 @@ class FeatureStore(Mapping[str, Feature]):
             position=position,
         )
 
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_store
+
+        return of_store(self)
+
     def __repr__(self) -> str:
         texts = ", ".join(f"{n:,} tokens of {name}" for name, n in self.tokens.items())
         return f"FeatureStore({str(self.path)!r}: {len(self)} features of {self.model}, {texts or 'no text yet'})"

@@ -19,6 +19,12 @@ from sparse_circuits.model.anatomy import Anatomy
 LOGITS = "logits"
 
 
+def said_of_positions(positions: tuple[str, ...]) -> str:
+    """How many, and the first few."""
+    more = ", ..." if len(positions) > 3 else ""
+    return f"{len(positions)} positions ({', '.join(map(repr, positions[:3]))}{more})"
+
+
 @dataclass(frozen=True)
 class Reach:
     """Which places a place reads directly: on paths that cross no other place.
@@ -72,6 +78,17 @@ class FeatureGraph:
         """The same graph once per position or span; none for all positions together."""
         return replace(self, positions=positions)
 
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_feature_graph
+
+        return of_feature_graph(self)
+
+    def __repr__(self) -> str:
+        names = [place.name for place in self.places]
+        sites = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])}, ..., {names[-1]}"
+        at = f" at {said_of_positions(self.positions)}" if self.positions else ""
+        return f"FeatureGraph({self.size:,} nodes of {sites}{at})"
+
     def check(self, anatomy: Anatomy) -> None:
         """
         Raises:
@@ -109,6 +126,15 @@ class FeatureGraph:
                 )
             places.append(replace(place, dictionary=found))
         return replace(self, places=tuple(places))
+
+    def check_dictionaries(self, whose: str, remedy: str) -> None:
+        """
+        Raises:
+            InputError: if a place lacks its dictionary, as after loading.
+        """
+        missing = next((place for place in self.places if place.split and place.dictionary is None), None)
+        if missing is not None:
+            raise InputError(f"{whose} lacks its dictionaries ({missing.name}: {missing.dictionary_id}); {remedy}")
 
     # --- numbers and names ---
 

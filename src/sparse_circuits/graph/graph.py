@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args, overload
@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_circuits.dictionary import Dictionaries, load_dictionaries
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.components import Components
-from sparse_circuits.graph.features import FeatureGraph
+from sparse_circuits.graph.features import FeatureGraph, said_of_positions
 from sparse_circuits.model.anatomy import Anatomy
 
 KV = Literal["per_group", "per_query_head"]
@@ -246,14 +246,14 @@ class Graph(Components):
     def _placed(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{name}@{p}" for name in names for p in self.positions) if self.positions else names
 
-    @property
-    def names(self) -> Iterator[str]:
-        """Names of all that can be chosen, in order."""
-        return iter(self.names_of(self.mask))
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of all that can be chosen, in order; made when first asked for and kept."""
+        return tuple(self.names_of(self.mask))
 
-    @property
-    def edges(self) -> Iterator[str]:
-        """All edges' names, by source and then destination."""
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """All edges' names, by source and then destination; made when first asked for and kept."""
         return self.names if self._wired else replace(self, level="edges").names
 
     def names_of(self, mask: Tensor, order: Tensor | None = None) -> list[str]:
@@ -309,6 +309,17 @@ class Graph(Components):
         if not self.mask[u, v]:
             raise InputError(f"The graph has no edge {name!r}: {destination} does not read that position.")
         return u, v
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_graph
+
+        return of_graph(self)
+
+    def __repr__(self) -> str:
+        kv = "" if self.n_kv == self.n_heads else f" ({self.n_kv} of k and v)"
+        mlp = "" if not self.has_mlp else " beside an MLP" if self.parallel else " and an MLP"
+        at = f" at {said_of_positions(self.positions)}" if self.positions else ""
+        return f"Graph({self.n_layers} layers of {self.n_heads} heads{kv}{mlp}: {self.size:,} {self.thing}s{at})"
 
     # --- a node's own destinations ---
 

@@ -14,8 +14,9 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
     """A bundled task by name, or a file.
 
     Args:
-        source: "ioi", "greater-than" and so on (``sparse-circuits tasks`` lists them); a ``.csv`` in EAP-IG's columns;
-            a ``.jsonl`` in feature-circuits' fields.
+        source: "ioi", "greater-than" and so on (``sparse-circuits tasks`` lists them); a ``.csv`` or
+            ``.jsonl`` with ``clean``, ``correct``, and where there are any ``corrupted`` and ``incorrect``; a ``.csv`` in
+            EAP-IG's columns; a ``.jsonl`` in feature-circuits' fields.
         model: the model whose tokenizer the prompts must suit.
         n: number of examples; by default 100 of a bundled task, all of a file.
         seed: of a bundled task's generator.
@@ -26,7 +27,7 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
 
     Raises:
         InputError: for an unknown name, a missing file, too few words that are single tokens, or a bad row, naming it.
-        FileFormatError: for an empty file or a missing column.
+        FileFormatError: for an empty file, a missing column or cell, or a line that cannot be read, naming it.
     """
     from sparse_circuits.model import anatomy_of
     from sparse_circuits.task.bundled import BUNDLED
@@ -48,7 +49,7 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
         task = task if n is None else task[:n]
     else:
         raise InputError(f"Unknown task {name!r}; expected one of {', '.join(BUNDLED)}, or a .csv or .jsonl file.")
-    task.tokenized(model, anatomy_of(model), corrupted=True)
+    task.tokenized(model, anatomy_of(model), corrupted=task.corrupted is not None)
     return task
 
 

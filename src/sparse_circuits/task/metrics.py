@@ -22,7 +22,8 @@ __all__ = ["Answer", "CrossEntropy", "LogProb", "LogitDiff", "Metric", "Negative
 Metric = Callable[[Tensor, Batch], Tensor]
 Answer = str | int | Sequence[str] | Sequence[int]
 """One example's acceptable answers: a token (as a string or an id), or several."""
-Encode = Callable[[str], list[int]]
+Encode = Callable[[str], list[int] | None]
+"""Token ids of a text; None where the tokenizer has no tokens for it, only its unknown one."""
 
 
 class PositionMetric(ABC):
@@ -171,21 +172,22 @@ def _resolve(
     resolved = []
     seen: dict[str, int] = {}
     for row, answer in enumerate(answers):
-        several = _several(answer)
-        if not several:
+        given = several(answer)
+        if not given:
             raise InputError(f"{metric}: row {row} has no {side} answer.")
-        for one in several:
+        for one in given:
             if isinstance(one, str) and one not in seen:
                 seen[one] = _one_token(metric, side, row, one, encode)
             if not isinstance(one, str) and not 0 <= int(one) < d_vocab:
                 raise InputError(
                     f"{metric}: row {row}: {side} answer {one} is not a token id of this model (0 to {d_vocab - 1})."
                 )
-        resolved.append(tuple(seen[one] if isinstance(one, str) else int(one) for one in several))
+        resolved.append(tuple(seen[one] if isinstance(one, str) else int(one) for one in given))
     return tuple(resolved)
 
 
-def _several(answer: Any) -> list[str | int]:
+def several(answer: Any) -> list[str | int]:
+    """One example's answers as a list."""
     if isinstance(answer, str):
         return [answer]
     if isinstance(answer, Tensor):
@@ -199,6 +201,11 @@ def _one_token(metric: str, side: str, row: int, answer: str, encode: Encode | N
             f"{metric}: row {row}: {side} answer {answer!r} is text, but the model has no tokenizer; give its token id."
         )
     ids = encode(answer)
+    if ids is None:
+        raise InputError(
+            f"{metric}: row {row}: {side} answer {answer!r} is not in the vocabulary of this model's tokenizer, which would read "
+            "it as its unknown token; choose a word that it has, or give a token id."
+        )
     if len(ids) != 1:
         raise InputError(
             f"{metric}: row {row}: {side} answer {answer!r} is {len(ids)} tokens of this model's tokenizer; expected one "
@@ -212,7 +219,7 @@ def _mask(answers: Sequence[Any], logits: Tensor, batch: Batch) -> Tensor:
     examples, place = batch.index.unique(return_inverse=True)
     rows, columns = [], []
     for row, example in enumerate(examples.tolist()):
-        for answer in _several(answers[example]):
+        for answer in several(answers[example]):
             if isinstance(answer, str):
                 raise InputError(f"Answer {answer!r} is text; called on its own, a metric needs token ids.")
             rows.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,14 +15,33 @@ from torch import Tensor
 from sparse_circuits.errors import InputError
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.task.batch import Batch
-from sparse_circuits.task.metrics import Metric, PositionMetric
+from sparse_circuits.task.metrics import Metric, PositionMetric, several
 from sparse_circuits.task.positions import Positions, kept, spanned
 from sparse_circuits.task.spans import Span, checked, placed
 
 Prompt = str | Sequence[int]
+# A private character and a word of no language: one token of both only where a tokenizer has an unknown one.
+_NONSENSE = ("\ue000", "qxzjkvwq")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Example:
+    """One example of a task.
+
+    Attributes:
+        index: its row in the original task, also in a slice of it.
+        clean, corrupted: its prompts; ``corrupted`` is None where the task has none.
+        correct, incorrect: its answers as the metric has them, text or token ids; None for a metric without such answers.
+    """
+
+    index: int
+    clean: Prompt
+    corrupted: Prompt | None
+    correct: tuple[str | int, ...] | None
+    incorrect: tuple[str | int, ...] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Task:
     """Clean and corrupted prompts with a metric.
 
@@ -95,6 +114,34 @@ class Task:
             index=[index[i] for i in picked],
             _total=self._total or len(self),
         )
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """Prompts and answers example by example, of a slice those that it holds.
+
+        Each has ``index`` (its row in the original task), ``clean``, ``corrupted``, and where the metric has them ``correct`` and
+        ``incorrect``, tuples of answers: ``task.examples[0].correct``.
+        """
+        return tuple(map(self._example, range(len(self))))
+
+    def _example(self, row: int) -> Example:
+        index = row if self.index is None else int(self.index[row])
+
+        def answers(side: str) -> tuple[str | int, ...] | None:
+            given = getattr(self.metric, side, None) if isinstance(self.metric, PositionMetric) else None
+            return None if given is None else tuple(several(given[index]))
+
+        other = None if self.corrupted is None else self.corrupted[row]
+        return Example(index, self.clean[row], other, answers("correct"), answers("incorrect"))
+
+    def _repr_html_(self) -> str:
+        from sparse_circuits.view.inventory import of_task
+
+        return of_task(self)
+
+    def __repr__(self) -> str:
+        metric = type(self.metric).__name__ if isinstance(self.metric, PositionMetric) else _name(self.metric)
+        return f"Task({self.name!r}: {len(self)} example{'s' * (len(self) > 1)}, {metric}, the first {_short(self.clean[0])})"
 
     @property
     def hash(self) -> str:
@@ -178,9 +225,32 @@ class Task:
         return ids
 
 
+def check_task(where: str, task: Any) -> None:
+    """
+    Raises:
+        InputError: for anything but a task, such as its name.
+    """
+    if not isinstance(task, Task):
+        raise InputError(f"{where}(task={task!r}): expected a Task, made by load_task(...) or Task(...).")
+
+
+def _short(prompt: Prompt) -> str:
+    text = repr(prompt)
+    return text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}"
+
+
 def _name(metric: Metric) -> str:
     """What a metric of one's own is called; its representation holds an address that changes with every run."""
     return getattr(metric, "__qualname__", type(metric).__qualname__)
+
+
+def unknown_ids(encode: Callable[[str], list[int]], declared: int | None) -> set[int]:
+    """Ids of unknown tokens: the one that a tokenizer declares, and what it makes of texts that no vocabulary has.
+
+    A tokenizer may have an unknown token without declaring it.
+    """
+    found = {ids[0] for ids in map(encode, _NONSENSE) if len(ids) == 1}
+    return found if declared is None else found | {declared}
 
 
 class Encoder:
@@ -190,12 +260,14 @@ class Encoder:
         self.tokenizer = getattr(model, "tokenizer", None)
         self._bos: list[int] = []
         self._unknown: set[str] = set()
+        self._unknown_ids: set[int] = set()
         if self.tokenizer is not None:
             wanted = getattr(model.cfg, "default_prepend_bos", True) if prepend_bos is None else prepend_bos
             bos = self.tokenizer.bos_token_id
             if prepend_bos and bos is None:
                 raise InputError("Task(prepend_bos=True): the model's tokenizer has no BOS token.")
             self._bos = [bos] if wanted and bos is not None else []
+            self._unknown_ids = unknown_ids(self._encode, self.tokenizer.unk_token_id)
 
     @property
     def n_prepended(self) -> int:
@@ -204,15 +276,14 @@ class Encoder:
 
     def prompt(self, text: str) -> list[int]:
         ids = self._encode(text)
-        if self.tokenizer.unk_token_id in ids:  # pyright: ignore[reportOptionalMemberAccess]
+        if self._lacks(text, ids):
             self._unknown.add(text)
         return self._bos + ids
 
-    def answer(self, text: str) -> list[int]:
-        """Token ids of an answer; an answer outside the vocabulary has none."""
+    def answer(self, text: str) -> list[int] | None:
+        """Token ids of an answer; None for one outside the vocabulary."""
         ids = self._encode(text)
-        unk = self.tokenizer.unk_token_id  # pyright: ignore[reportOptionalMemberAccess]
-        return [] if unk in ids and text != self.tokenizer.unk_token else ids  # pyright: ignore[reportOptionalMemberAccess]
+        return None if self._lacks(text, ids) else ids
 
     def warn_unknown(self, name: str) -> None:
         if self._unknown:
@@ -221,6 +292,11 @@ class Encoder:
                 f"unknown token, for example {min(self._unknown)!r}.",
                 stacklevel=4,
             )
+
+    def _lacks(self, text: str, ids: list[int]) -> bool:
+        """Whether a text became the unknown token somewhere, other than by naming it (GPT-2's is its end of text)."""
+        found = self._unknown_ids.intersection(ids)
+        return any(self.tokenizer.decode([i]).strip() not in text for i in found)  # pyright: ignore[reportOptionalMemberAccess]
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore[reportOptionalCall]

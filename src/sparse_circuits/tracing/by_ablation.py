@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from sparse_circuits.circuit.feature_scores import check_count
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.features import LOGITS, FeatureGraph
 from sparse_circuits.model.sites import Site
+from sparse_circuits.tracing.choose import strongest
 from sparse_circuits.tracing.method import (
     Found,
     Start,
@@ -25,10 +26,11 @@ from sparse_circuits.tracing.method import (
     by_place,
     features_of,
     split_places,
-    strongest,
 )
 from sparse_circuits.tracing.separate import ROUNDING, Readings, each, effect_of, largest, last_logits
 from sparse_circuits.tracing.trace import TracedEdge, TracedNode
+
+_MOST = 1000  # of a threshold's log2: 2^1000 is still finite
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class ByAblation(TracingMethod):
     Features reached and not yet ablated are the trace's frontier, from which the next run goes on.
 
     A run starts from the features that are pinned, or else from the ``top`` with the largest effect on the metric: of all
-    features of the site, or of the frontier where an earlier trace is extended. They are looked for among four times as many,
-    those for which ``EAPIG(steps=5, path="activations")`` at their site estimates the most.
+    features of the site, or of the frontier where an earlier trace is extended. They are looked for among four times as many:
+    those that stand highest by gradients averaged while the site is ablated, by the clean run's gradient, or by how much of
+    the activation they are. The first alone misses what only matters as long as the rest is there.
 
     Args:
         threshold: log2 of the smallest change that makes an edge: -3 for 1/8.
@@ -56,8 +59,8 @@ class ByAblation(TracingMethod):
         tokens: how many logits are kept for each.
 
     Cost per batch: a clean pass (under PATCH a corrupted one too), and for each feature a pass from the site on; where it
-    reaches more than the next site or the logits alone, a second one as far as it reaches. To find the strongest, 5 forward
-    and backward passes and ``4 * top`` forward passes from the site on.
+    reaches more than the next site or the logits alone, a second one as far as it reaches. To find the strongest, two clean
+    passes more, 6 forward and backward passes and ``4 * top`` forward passes from the site on.
 
     As sparse_circuit_discovery (D. Udell) traces circuits.
     """
@@ -69,7 +72,8 @@ class ByAblation(TracingMethod):
     tokens: int = 10
 
     def __post_init__(self) -> None:
-        if isinstance(self.threshold, bool) or not math.isfinite(self.threshold):
+        number = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
+        if not number or not abs(self.threshold) <= _MOST:
             raise InputError(f"ByAblation(threshold={self.threshold!r}): expected a finite power of two, such as -3.")
         object.__setattr__(self, "threshold", float(self.threshold))
         if self.top is not None:

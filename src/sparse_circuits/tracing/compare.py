@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparse_circuits.circuit.comparison import Comparison, pearson, spearman
+from sparse_circuits.circuit.comparison import Comparison, labels_of, pearson, spearman
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def compared(first: Trace, second: Trace) -> TraceComparison:
     a, b = (trace.provenance.get("ablation") for trace in (first, second))
     if a != b:
         raise InputError(f"compare(...): one trace is under {a} ablation, the other under {b}; expected the same.")
-    labels = [str(trace.provenance.get("method") or trace.form) for trace in (first, second)]
+    labels = labels_of(first.provenance, second.provenance, first.form)
     parts = [_parts(trace) for trace in (first, second)]
     made = {kind: _comparison(kind, parts[0][kind], parts[1][kind], labels) for kind in _KINDS}
     return TraceComparison(**made, sizes={kind: (len(parts[0][kind]), len(parts[1][kind])) for kind in _KINDS})
@@ -109,11 +109,12 @@ def _parts(trace: Trace) -> dict[str, dict[str, float]]:
     return found
 
 
-def _comparison(kind: str, first: Mapping[str, float], second: Mapping[str, float], labels: list[str]) -> Comparison:
+def _comparison(
+    kind: str, first: Mapping[str, float], second: Mapping[str, float], labels: tuple[str, str]
+) -> Comparison:
     names = tuple(name for name in first if name in second)
     y, x = (torch.tensor([part[name] for name in names], dtype=torch.float64) for part in (first, second))
     known = len(names) > 2  # two points always lie on a line
-    alike = labels[0] == labels[1]
     return Comparison(
         names=names,
         x=x,
@@ -124,6 +125,6 @@ def _comparison(kind: str, first: Mapping[str, float], second: Mapping[str, floa
         pearson_interval=None,
         spearman_interval=None,
         label=labels[0],
-        other_label=f"other {labels[1]}" if alike else labels[1],
+        other_label=labels[1],
         thing="node" if kind == "nodes" else "edge",
     )

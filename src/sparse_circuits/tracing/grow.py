@@ -17,6 +17,7 @@ _SAME = {
     "task_hash": "task (its prompts or metric differ)",
     "metric": "metric",
     "ablation": "ablation",
+    "ablation_prompts": "set of prompts that its mean is over",
     "positions": "choice of positions",
     "form": "form of tracing",
 }
@@ -47,7 +48,7 @@ def grown(earlier: Trace | None, graph: FeatureGraph, found: Found, about: dict[
     What is found again keeps the number of the run that found it first.
     """
     runs = () if earlier is None else earlier.runs
-    number = runs.index(found.record) if found.record in runs else len(runs)
+    number = next((i for i, run in enumerate(runs) if _did(run) == _did(found.record)), len(runs))
     nodes = {} if earlier is None else {node.name: node for node in earlier.nodes}
     for node in found.nodes:
         nodes[node.name] = _node(nodes.get(node.name), replace(node, run=number))
@@ -62,6 +63,11 @@ def grown(earlier: Trace | None, graph: FeatureGraph, found: Found, about: dict[
         runs if number < len(runs) else (*runs, found.record),
         about,
     )
+
+
+def _did(run: dict[str, Any]) -> dict[str, Any]:
+    """What a run did, whatever it cost: passes per batch hang on the batches."""
+    return {key: value for key, value in run.items() if key != "passes"}
 
 
 def _node(known: TracedNode | None, new: TracedNode) -> TracedNode:

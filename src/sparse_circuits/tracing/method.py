@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sparse_circuits.attribution.feature.nodes import score_by_gradients
 from sparse_circuits.attribution.feature.problem import FeatureProblem
-from sparse_circuits.attribution.feature.splits import AblatedPlaces
-from sparse_circuits.attribution.quadrature import points
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.features import FeatureGraph
-from sparse_circuits.tracing.separate import effects
 from sparse_circuits.tracing.trace import TracedEdge, TracedNode
 
 if TYPE_CHECKING:
     from sparse_circuits.tracing.trace import Trace
-
-# how the strongest features are found: gradients for an estimate, and how many times as many to ablate
-_STEPS, _CANDIDATES = 5, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,43 +83,6 @@ def features_of(graph: FeatureGraph, place: int) -> slice:
     """The numbers of a place's features, its error term left out."""
     start = graph.nodes_of(place).start
     return slice(start, start + graph.places[place].n_features * graph.n_positions)
-
-
-def strongest(
-    problem: FeatureProblem, place: int, n: int | None, among: Tensor | None = None
-) -> tuple[Tensor, tuple[float, float]]:
-    """The features of a place with the largest effect on the metric, and the forward and backward passes per batch that took.
-
-    Estimates of ``EAPIG(path="activations")`` at this place alone say which features are worth ablating, several times as many
-    as are wanted; ablating these says which are the strongest. An estimate alone misses some of them.
-
-    Args:
-        n: how many; None for all on which the estimate is not 0.
-        among: features to choose from; None for all.
-
-    Returns:
-        Their numbers in the graph, ascending.
-    """
-    graph, constants, share = problem.graph, problem.ablated.constants, problem.share_after(place)
-    alone = replace(graph, places=(graph.places[place],))
-    ablated = AblatedPlaces(problem.anatomy, alone, None if constants is None else (constants[place],))
-    tally = score_by_gradients(
-        replace(problem, graph=alone, ablated=ablated, nodes_above=None),
-        points("midpoint", _STEPS),
-        "activations",
-    )
-    ids, estimates = tally.nodes.collect()
-    mine = features_of(graph, place)
-    ids = ids + mine.start
-    there = ids < mine.stop
-    if among is not None:
-        there &= torch.isin(ids, among)
-    ids, estimates = ids[there], estimates[there]
-    if n is None or len(ids) <= n:
-        return ids, (_STEPS * share, _STEPS * share)
-    ids = ids[estimates.abs().argsort(descending=True, stable=True)[: _CANDIDATES * n]].sort().values
-    order = effects(problem, place, ids).abs().argsort(descending=True, stable=True)[:n]
-    return ids[order].sort().values, ((_STEPS + len(ids)) * share, _STEPS * share)
 
 
 def before(problem: FeatureProblem) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from sparse_circuits.graph import FeatureGraph
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import provenance
-from sparse_circuits.task.task import Task
+from sparse_circuits.task.task import Task, check_task
 from sparse_circuits.tracing.by_ablation import ByAblation
 from sparse_circuits.tracing.grow import check_extends, grown
 from sparse_circuits.tracing.method import Found, Start, TracingMethod, features_of, split_places
@@ -30,7 +32,7 @@ def trace(
     method: TracingMethod | None = None,
     *,
     at: str | None = None,
-    features: Sequence[str] | None = None,
+    features: Collection[str] | None = None,
     extend: Trace | str | Path | None = None,
     ablation: Ablation = Ablation.ZERO,
     positions: Literal["sum", "keep", "spans"] = "sum",
@@ -52,7 +54,8 @@ def trace(
         model: a ``TransformerBridge`` or ``HookedTransformer``; left as it is.
         graph: ``Graph.of(model, dictionaries)``; its sites are the slice. Whole sites and error terms are never ablated; as
             sites in between they are held like all others.
-        task: prompts and metric. With ``CrossEntropy()`` it is plain text.
+        task: prompts and metric. With ``CrossEntropy()`` it is plain text. Effects are averages over its examples: where
+            prompts of two kinds cancel, trace each kind by itself, ``task[rows]``.
         method: :class:`ByAblation` (default) or :class:`ByGradient`.
         at: the site to start at. By ablation by default the first one, or the next with reached features where a trace is
             extended; by gradient the last one.
@@ -75,6 +78,7 @@ def trace(
         raise InputError(f"trace(method={method!r}): expected ByAblation(...) or ByGradient(...).")
     if not isinstance(ablation, Ablation):
         raise InputError(f"trace(ablation={ablation!r}): expected one of Ablation.ZERO, PATCH, MEAN, MEAN_POSITIONAL.")
+    check_task("trace", task)
     if positions not in ("sum", "keep", "spans"):
         raise InputError(f"trace(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
     check_batch_size(batch_size)
@@ -95,6 +99,7 @@ def trace(
         method=str(method),
         form=method.form,
         ablation=str(ablation),
+        ablation_prompts=_fingerprint(ablation),
         level=graph.level,
         positions=positions,
         signed=True,
@@ -127,12 +132,14 @@ def _check_graph(graph: Any) -> None:
     if graph.positions:
         raise InputError("trace(graph=...): expected a graph without positions; pass trace(positions=...).")
     split_places(graph)
-    missing = [place for place in graph.places if place.split and place.dictionary is None]
-    if missing:
-        raise InputError(
-            f"The graph lacks its dictionaries ({missing[0].name}: {missing[0].dictionary_id}); make it with Graph.of(model, "
-            "dictionaries)."
-        )
+    graph.check_dictionaries("The graph", "make it with Graph.of(model, dictionaries).")
+
+
+def _fingerprint(ablation: Ablation) -> str | None:
+    """Of the prompts that a mean is taken over, where they are not the task's own."""
+    if ablation.prompts is None:
+        return None
+    return hashlib.sha256(json.dumps(ablation.prompts).encode()).hexdigest()[:16]
 
 
 def _site(graph: FeatureGraph, at: str | None) -> int | None:
@@ -144,10 +151,11 @@ def _site(graph: FeatureGraph, at: str | None) -> int | None:
     return sites[at]
 
 
-def _pinned(graph: FeatureGraph, at: str | None, features: Sequence[str] | None) -> tuple[int, ...] | None:
+def _pinned(graph: FeatureGraph, at: str | None, features: Collection[str] | None) -> tuple[int, ...] | None:
     if features is None:
         return None
-    if isinstance(features, str) or len(features) == 0:
+    named = isinstance(features, Collection) and all(isinstance(name, str) for name in features)
+    if isinstance(features, str) or not named or not features:
         raise InputError(f"trace(features={features!r}): expected a list of names such as ['resid_1.f217'].")
     numbers = []
     for name in features:

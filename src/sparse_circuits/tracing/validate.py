@@ -25,7 +25,7 @@ from sparse_circuits.model.sites import Site
 from sparse_circuits.progress import tracker
 from sparse_circuits.task.measure import measure
 from sparse_circuits.task.metrics import CrossEntropy, LogProb, Metric, PositionMetric
-from sparse_circuits.task.task import Prompts, Task
+from sparse_circuits.task.task import Prompts, Task, check_task
 from sparse_circuits.tracing.method import by_place
 from sparse_circuits.tracing.separate import Readings, each, last_logits
 from sparse_circuits.tracing.trace import Trace
@@ -78,6 +78,11 @@ def validate_trace(
     trace.graph.check(anatomy)
     graph = _with_dictionaries(model, trace.graph, dictionaries)
     ablation = _ablation(trace) if ablation is None else ablation
+    if not isinstance(ablation, Ablation):
+        raise InputError(
+            f"validate_trace(ablation={ablation!r}): expected one of Ablation.ZERO, PATCH, MEAN, MEAN_POSITIONAL."
+        )
+    check_task("validate_trace", task)
     if not trace.traced:
         raise InputError("The trace has no feature whose effect is known, so there is nothing to ablate.")
     prompts = task.tokenized(model, anatomy, corrupted=ablation.kind == "patch")
@@ -209,12 +214,9 @@ def _with_dictionaries(model: Any, graph: FeatureGraph, dictionaries: Mapping[An
     if dictionaries is not None:
         loaded = dictionaries if isinstance(dictionaries, Dictionaries) else load_dictionaries(dictionaries, model)
         return graph.with_dictionaries(loaded)
-    missing = [place for place in graph.places if place.split and place.dictionary is None]
-    if missing:
-        raise InputError(
-            f"The trace lacks its dictionaries ({missing[0].name}: {missing[0].dictionary_id}); pass "
-            "validate_trace(dictionaries=...) or Trace.load(path, dictionaries=...)."
-        )
+    graph.check_dictionaries(
+        "The trace", "pass validate_trace(dictionaries=...) or Trace.load(path, dictionaries=...)."
+    )
     return graph
 
 

@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from sparse_circuits.circuit import Circuit
+from sparse_circuits.view.naming import about, asked_for
 
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline, Evaluation
@@ -17,10 +18,8 @@ def headline(
     """The title, and, in parts, below it the size, how good the circuit is, and how much of it is drawn."""
     known = circuit.provenance
     if title is None:
-        title = ", ".join(str(known[key]) for key in ("task", "model") if known.get(key)) or "Circuit"
-    parts = [size(circuit)]
-    if known.get("method"):
-        parts.append(str(known["method"]))
+        title = ", ".join(about(known, "task", "model")) or "Circuit"
+    parts = [size(circuit), *about(known, "method")]
     if evaluation is not None:
         value = interval(evaluation.faithfulness, evaluation.faithfulness_interval)
         parts.append(f"faithfulness {value} under {evaluation.ablation} ablation")
@@ -35,6 +34,7 @@ def size(circuit: Circuit) -> str:
     """How much of the model a circuit is."""
     graph = circuit.graph
     of_all = f"{circuit.size:,} of {graph.size:,} {graph.thing}s ({percent(circuit.size, graph.size)})"
+    of_all += asked_for(circuit)
     if graph.level == "nodes":
         return of_all
     if graph.level == "edges":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.view.naming import about
 from sparse_circuits.view.plots.colours import BESIDE
 from sparse_circuits.view.plots.parts import Axis, Panel, Rule, Series, Shape
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
@@ -67,7 +68,7 @@ def plot_curve(
         n for n in chain(curve.sizes, *(other.sizes for other in others.values()), (b.size for b in baselines)) if n
     ]
     total = graph.size if curve.total is None else curve.total
-    of_all = f"of {total:,}" if curve.total is None else f"of {total:,} with a score"
+    of_all = f"of {total:,} with a score" if graph.level == "features" and curve.total is not None else f"of {total:,}"
     limits = (0.8 * min(sizes, default=1), 1.25 * max(total, *sizes, 1))
     panel = Panel(
         Axis(f"{graph.thing}s in the circuit ({of_all})", log=True, limits=limits),
@@ -75,8 +76,11 @@ def plot_curve(
         tuple(mark for mark in marks if mark is not None),
         (Rule(1.0, label="whole model"), Rule(0.0, label="empty circuit")),
     )
-    names = ", ".join(str(known[key]) for key in ("task", "model", "method") if known.get(key))
-    return finished(Plot(names or "Faithfulness" if title is None else title, (panel,)), path)
+    n = sum(e.faithfulness != e.faithfulness for e in curve.evaluations)
+    where = "everywhere" if n == len(curve.evaluations) else f"at {n} of {len(curve.evaluations)} sizes"
+    note = f"undefined {where}: the ablation does not change the behaviour" if n else ""
+    names = ", ".join(about(known))
+    return finished(Plot(names or "Faithfulness" if title is None else title, (panel,), note), path)
 
 
 def _line(curve: Curve, what: str, colour: str, mark: Shape, name: str = "") -> Series | None:
@@ -93,7 +97,7 @@ def _line(curve: Curve, what: str, colour: str, mark: Shape, name: str = "") -> 
     texts = (
         f"{name}\n{n:,.0f} {thing}s: {value:z.3f} [{a:z.3f}, {b:z.3f}]" for n, value, a, b, thing in sorted(points)
     )
-    return Series(name, x, y, tuple(texts), colour, low, high, band=True, line=1.8, mark=mark)
+    return Series(name, x, y, tuple(texts), colour, low, high, band=len(x) > 1, line=1.8, mark=mark)
 
 
 def _random(baselines: Sequence[Baseline]) -> Series | None:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from sparse_circuits.circuit import Circuit, Comparison, FeatureCircuit, FeatureScores, Scores, Stability
 from sparse_circuits.evaluation import Baseline, Curve, Evaluation
+from sparse_circuits.features.answers import means
 from sparse_circuits.view.caption import interval, percent, size
+from sparse_circuits.view.naming import about, asked_for
 from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def of_feature_circuit(circuit: FeatureCircuit) -> str:
     tables.append(ranked("strongest edges", listed, signed, len(edges)))
     of_all = f"{circuit.size:,} of {circuit.graph.size:,} nodes ({percent(circuit.size, circuit.graph.size)})"
     errors = int(torch.isin(circuit.node_ids, circuit.graph.errors).sum())
-    facts = [("size", f"{of_all}, {circuit.n_edges:,} edges"), ("error terms", f"{errors:,}")]
+    facts = [("size", f"{of_all}{asked_for(circuit)}, {circuit.n_edges:,} edges"), ("error terms", f"{errors:,}")]
     return card("FeatureCircuit", [*_about(circuit.provenance), *facts], *tables)
 
 
@@ -270,6 +272,8 @@ def of_feature(feature: Feature) -> str:
 def of_head(report: HeadReport) -> str:
     rows = (("looks at", report.looks_at), ("promotes", report.promoted), ("suppresses", report.suppressed))
     facts = [(what, ", ".join(f"{token!r} {value:.2g}" for token, value in pairs[:6])) for what, pairs in rows]
+    answers = means(report.adds_to_correct, report.adds_to_incorrect).items()
+    facts += [(f"{name.replace('_', ' ')} answer", f"{value:+.2f} on average over prompts") for name, value in answers]
     return card(report.name, [*facts, ("prompts", f"{len(report.prompts):,} with their patterns")])
 
 
@@ -277,7 +281,7 @@ def of_head(report: HeadReport) -> str:
 
 
 def _about(known: Mapping[str, Any]) -> Facts:
-    return [(key, str(known[key]) if known.get(key) else None) for key in ("model", "task", "method", "imported")]
+    return [(key, next(iter(about(known, key)), None)) for key in ("model", "task", "method", "imported")]
 
 
 def _scored(scores: Scores | FeatureScores) -> Facts:

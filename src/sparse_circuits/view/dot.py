@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from sparse_circuits.circuit import Circuit
 from sparse_circuits.view.contents import Content, Contents
+from sparse_circuits.view.naming import about
 from sparse_circuits.view.strokes import Strokes
 
 _BAR, _MLP = "#E4E7EB", "#FFF6DD"
@@ -22,9 +23,9 @@ def to_dot(circuit: Circuit) -> str:
     At the levels of nodes and units there are no edges but invisible ones, which keep the layers in order; boxes are filled
     by their scores as in the picture. With positions, each that has a part in the circuit is a cluster.
     """
-    about = " ".join(str(circuit.provenance[key]) for key in ("task", "model", "method") if circuit.provenance.get(key))
+    said = " ".join(about(circuit.provenance))
     lines = [
-        f"digraph {quoted(about or 'circuit')} {{",
+        f"digraph {quoted(said or 'circuit')} {{",
         "  rankdir=BT;",
         *(["  newrank=true;"] if circuit.graph.positions else []),  # lets ranks go across clusters
         '  node [shape=box, style="rounded,filled", fillcolor="white", fontname="Helvetica"];',

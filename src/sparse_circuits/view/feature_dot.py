@@ -9,6 +9,7 @@ from sparse_circuits.circuit import FeatureCircuit
 from sparse_circuits.graph.features import LOGITS
 from sparse_circuits.view.dot import listed, quoted
 from sparse_circuits.view.feature_look import Look
+from sparse_circuits.view.naming import about
 
 _BAR = "#E4E7EB"
 
@@ -20,10 +21,9 @@ def to_feature_dot(circuit: FeatureCircuit) -> str:
     tooltip and as the attribute ``score``, and their name as id; error terms are dashed octagons, whole sites and heads
     bold. With positions, each that has a part in the circuit is a cluster.
     """
-    known = circuit.provenance
-    about = " ".join(str(known[key]) for key in ("task", "model", "method") if known.get(key))
+    said = " ".join(about(circuit.provenance))
     lines = [
-        f"digraph {quoted(about or 'circuit')} {{",
+        f"digraph {quoted(said or 'circuit')} {{",
         "  rankdir=BT;",
         *(["  newrank=true;"] if circuit.graph.positions else []),  # lets ranks go across clusters
         '  node [shape=box, style="rounded,filled", fillcolor="white", fontname="Helvetica"];',

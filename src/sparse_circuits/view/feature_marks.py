@@ -88,7 +88,17 @@ def boxes(axes: Axes, placed: Placed, look: Look) -> None:
             style = "italic" if role == "error" else "normal"
             weight = "bold" if role == "whole" and i == 0 else "normal"
             axes.text(
-                box.x, y, text, size=size, color=ink, ha="center", va="center", zorder=6, style=style, weight=weight
+                box.x,
+                y,
+                text,
+                size=size,
+                color=ink,
+                ha="center",
+                va="center",
+                zorder=6,
+                style=style,
+                weight=weight,
+                parse_math=False,
             )
 
 

@@ -16,6 +16,7 @@ from sparse_circuits.view.feature_layout import place_features
 from sparse_circuits.view.feature_legend import legend_of_features
 from sparse_circuits.view.feature_look import Look
 from sparse_circuits.view.figures import Picture, check_path, save
+from sparse_circuits.view.naming import about, asked_for
 
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline, Evaluation
@@ -34,6 +35,7 @@ def draw_feature_circuit(
     baseline: Baseline | None = None,
     max_nodes: int | None = MAX_NODES,
     max_edges: int | None = MAX_EDGES,
+    dpi: float | None = None,
 ) -> Picture:
     """Draw a feature circuit, the model's input at the bottom and the logits at the top.
 
@@ -49,15 +51,16 @@ def draw_feature_circuit(
         baseline: random circuits of the same size to compare it with.
         max_nodes: draw only that many of the strongest nodes, and say so; None for all. Without scores all are drawn.
         max_edges: the same of the edges between them.
+        dpi: pixels per inch of a ``.png``, by default 150, fewer where it would be too large to open.
 
     Returns:
         A matplotlib figure, which notebooks show; no display is needed and pyplot is left alone.
 
     Raises:
-        InputError: for an ending that is not known, a limit that is no count, or an evaluation or baseline of another
-            circuit.
+        InputError: for an ending that is not known, a ``dpi`` that gives no picture, a limit that is no count, or an evaluation
+            or baseline of another circuit.
     """
-    to = check_path(path)
+    to = check_path(path, dpi)
     _check(circuit, evaluation, baseline)
     shown = strongest(circuit, max_nodes, max_edges)
     placed, look = place_features(shown), Look(shown)
@@ -79,14 +82,14 @@ def draw_feature_circuit(
     feature_marks.boxes(axes, placed, look)
     top = layout.height + above - 0.2
     for i, line in enumerate(head):
-        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top")
+        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top", parse_math=False)
     top -= 0.27 * len(head) + 0.03
     for i, line in enumerate(details):
-        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top")
+        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top", parse_math=False)
     start = -0.3 if not layout.columns else -0.45
     for i, row in enumerate(rows):
         marks.legend_row(axes, row.text, start - _LINE * i, row.samples, row.symbol)
-    return save(figure, to)
+    return save(figure, to, dpi)
 
 
 def strongest(circuit: FeatureCircuit, max_nodes: int | None, max_edges: int | None) -> FeatureCircuit:
@@ -122,11 +125,12 @@ def _caption(
     """The title, and, in parts, below it the size, how good the circuit is, and how much of it is drawn."""
     known, graph = circuit.provenance, circuit.graph
     if title is None:
-        title = ", ".join(str(known[key]) for key in ("task", "model") if known.get(key)) or "Feature circuit"
+        title = ", ".join(about(known, "task", "model")) or "Feature circuit"
     wires = f", {circuit.n_edges:,} edges" if circuit.n_edges else ""
-    parts = [f"{circuit.size:,} of {graph.size:,} nodes ({percent(circuit.size, graph.size)}){wires}"]
-    if known.get("method"):
-        parts.append(str(known["method"]))
+    parts = [
+        f"{circuit.size:,} of {graph.size:,} nodes ({percent(circuit.size, graph.size)}){asked_for(circuit)}{wires}"
+    ]
+    parts += about(known, "method")
     if evaluation is not None:
         value = interval(evaluation.faithfulness, evaluation.faithfulness_interval)
         errors = {"keep": ", all errors kept", "remove": ", all errors removed"}.get(evaluation.errors or "", "")

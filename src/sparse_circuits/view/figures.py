@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,8 @@ from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import InputError
 
 ENDINGS = (".svg", ".png", ".pdf")
-_LARGEST = 12_000  # pixels on the longer side of a PNG
+_LARGEST = 12_000  # pixels on the longer side of a PNG where nobody says how many
+_WRITABLE = 2**16
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched, copied and restyled
     "svg.hashsalt": "sparse-circuits",  # the same picture gives the same file
@@ -42,12 +44,15 @@ class Picture(Figure):
         return min(150.0, _LARGEST / max(self.get_size_inches()))
 
 
-def check_path(path: str | Path | None) -> Path | None:
+def check_path(path: str | Path | None, dpi: float | None = None) -> Path | None:
     """The path to save to; checked before anything is drawn.
 
     Raises:
-        InputError: for an ending that is not one of ``ENDINGS``.
+        InputError: for an ending that is not one of ``ENDINGS``, or a ``dpi`` that is no number above 0.
     """
+    number = isinstance(dpi, int | float) and not isinstance(dpi, bool)
+    if dpi is not None and not (number and 0 < dpi < math.inf):
+        raise InputError(f"dpi={dpi!r}: expected pixels per inch, such as 300, or None for 150.")
     if path is None:
         return None
     path = Path(path)
@@ -56,10 +61,24 @@ def check_path(path: str | Path | None) -> Path | None:
     return path
 
 
-def save(figure: Picture, path: Path | None) -> Picture:
-    """Save by the path's ending; a reader sees the old file or the new one, never half of it."""
-    if path is not None:
-        write_atomically(path, lambda to: _write(figure, to, path.suffix.lower()[1:]))
+def save(figure: Picture, path: Path | None, dpi: float | None = None) -> Picture:
+    """Save by the path's ending; a reader sees the old file or the new one, never half of it.
+
+    Args:
+        dpi: pixels per inch of a PNG; by default 150, or fewer for figures so large that no viewer would open them.
+
+    Raises:
+        InputError: for a PNG of more pixels than the format's writer takes, or of none.
+    """
+    if path is None:
+        return figure
+    ending, longer = path.suffix.lower()[1:], max(figure.get_size_inches())
+    if dpi is not None and ending == "png" and not 10 <= dpi * longer < _WRITABLE:
+        raise InputError(
+            f"dpi={dpi!r}: this picture is {longer:.0f} inches long, which makes {dpi * longer:,.0f} pixels; expected from 10 to "
+            f"{_WRITABLE:,}. An .svg can be enlarged at will."
+        )
+    write_atomically(path, lambda to: _write(figure, to, ending, dpi))
     return figure
 
 
@@ -70,7 +89,7 @@ def svg_of(figure: Picture) -> str:
     return buffer.getvalue().decode("utf-8")
 
 
-def _write(figure: Picture, to: Path | BytesIO, ending: str) -> None:
+def _write(figure: Picture, to: Path | BytesIO, ending: str, dpi: float | None = None) -> None:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(to, format=ending, dpi=figure.fitting_dpi, metadata=undated)
+        figure.savefig(to, format=ending, dpi=dpi or figure.fitting_dpi, metadata=undated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon, Rectangle
@@ -26,13 +27,14 @@ def backdrop(axes: Axes, layout: Layout) -> None:
         # a flat row has room for the number only
         size = 9 if top - bottom > 0.3 else 6.5
         axes.text(0.15, (bottom + top) / 2, name, size=size, color=FAINT, va="center", zorder=1)
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
     for name, x in layout.columns:
-        axes.text(x, -0.14, name, size=8 if len(name) > 2 else 6, color=FAINT, ha="center", va="center")
+        axes.text(x, -0.14, name, size=8 if len(name) > 2 else 6, color=FAINT, parse_math=False, **middle)
     if layout.borders:
         for x in layout.borders:
             axes.plot([x, x], [0, layout.height], color="#D5D9DE", lw=0.8, ls=(0, (5, 3)), zorder=0.5)
         for name, x in layout.columns:  # once more above: such pictures are tall
-            axes.text(x, layout.height + 0.16, name, size=8, color=FAINT, ha="center", va="center")
+            axes.text(x, layout.height + 0.16, name, size=8, color=FAINT, parse_math=False, **middle)
     if layout.dots:
         xs, ys = zip(*layout.dots, strict=True)
         axes.scatter(xs, ys, s=5, color="#C9CDD3", linewidths=0, zorder=1)

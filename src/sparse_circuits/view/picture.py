@@ -32,6 +32,7 @@ def draw_circuit(
     baseline: Baseline | None = None,
     max_edges: int | None = None,
     max_size: int | None = None,
+    dpi: float | None = None,
 ) -> Picture:
     """Draw a circuit, the input at the bottom and the logits at the top.
 
@@ -51,15 +52,16 @@ def draw_circuit(
         baseline: random circuits of the same size to compare it with.
         max_edges: draw only that many of the strongest edges, and say so.
         max_size: the same at any level: of the edges, nodes or units.
+        dpi: pixels per inch of a ``.png``, by default 150, fewer where it would be too large to open.
 
     Returns:
         A matplotlib figure, which notebooks show; no display is needed and pyplot is left alone.
 
     Raises:
-        InputError: for an ending that is not known, an evaluation or baseline of another circuit, ``max_edges`` on a
-            circuit of nodes or units, or either limit on a circuit without scores.
+        InputError: for an ending that is not known, a ``dpi`` that gives no picture, an evaluation or baseline of another
+            circuit, ``max_edges`` on a circuit of nodes or units, or either limit on a circuit without scores.
     """
-    to = check_path(path)
+    to = check_path(path, dpi)
     _check(circuit, evaluation, baseline)
     shown = _strongest(circuit, max_edges, max_size)
     wired, layout = circuit.graph.level == "edges", Layout.of(shown)
@@ -86,13 +88,13 @@ def draw_circuit(
         marks.say(axes, layout, f"This circuit has no {circuit.graph.thing}s.")
     top = layout.height + above - 0.25
     for i, line in enumerate(head):
-        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top")
+        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top", parse_math=False)
     top -= 0.27 * len(head) + 0.03
     for i, line in enumerate(details):
-        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top")
+        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top", parse_math=False)
     for i, row in enumerate(rows):
         marks.legend_row(axes, row.text, -0.6 - _LINE * i, row.samples, row.symbol)
-    return save(figure, to)
+    return save(figure, to, dpi)
 
 
 def _check(circuit: Circuit, evaluation: Evaluation | None, baseline: Baseline | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.features.shades import dark, depth, hue
 from sparse_circuits.tracing.trace import TracedNode
 from sparse_circuits.view.contents import tint
 from sparse_circuits.view.explorer.data import clean_meanings, meaning_of
@@ -15,8 +16,6 @@ from sparse_circuits.view.feature_layout import Role
 
 _BEFORE, _AFTER = 7, 3  # tokens of a context, around its own
 _LISTED = 5  # tokens in a list of logits
-# As on the explorer's page: hues that no edge has, so that a token's colour is not read as an effect.
-_ABOVE, _BELOW = "#6D3F9C", "#8A6D00"
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,12 @@ class Token:
     @property
     def fill(self) -> str | None:
         """The colour behind it, None for white."""
-        size = abs(self.share)
-        return tint(_BELOW if self.share < 0 else _ABOVE, 0.12 + 0.75 * size) if size > 0.02 else None
+        return tint(hue(self.share), depth(self.share)) if depth(self.share) else None
 
     @property
     def dark(self) -> bool:
         """Whether text on that colour had better be white."""
-        return abs(self.share) > 0.72
+        return dark(self.share)
 
 
 @dataclass(frozen=True)

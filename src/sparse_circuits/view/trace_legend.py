@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sparse_circuits.graph.features import LOGITS
 from sparse_circuits.view.contents import brief
 from sparse_circuits.view.legend import LegendRow
+from sparse_circuits.view.naming import method_name
 from sparse_circuits.view.strokes import NEUTRAL, Pens
 from sparse_circuits.view.trace_card import Card, Token
 from sparse_circuits.view.trace_look import LOWERS, RAISES, TraceLook
@@ -23,7 +24,7 @@ def caption_of(look: TraceLook, title: str | None) -> tuple[str, list[str]]:
     parts = [f"{_count(len(trace.nodes), 'node')}, {_count(len(trace.edges), 'edge')}"]
     if trace.runs:
         parts.append(_count(len(trace.runs), "run"))
-    parts += dict.fromkeys(str(run["method"]) for run in trace.runs if run.get("method"))
+    parts += dict.fromkeys(method_name(run["method"]) for run in trace.runs if run.get("method"))
     if known.get("ablation"):
         parts.append(f"{known['ablation']} ablation")
     fewer, left = len(look.nodes) < len(trace.nodes), len(trace.edges) - len(look.edges)

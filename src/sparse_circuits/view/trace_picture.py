@@ -30,6 +30,7 @@ def draw_trace(
     max_nodes: int | None = MAX_NODES,
     max_edges: int | None = MAX_EDGES,
     title: str | None = None,
+    dpi: float | None = None,
 ) -> Picture:
     """Draw a trace, the model's input at the bottom and the logits at the top, every site a lane.
 
@@ -49,15 +50,16 @@ def draw_trace(
         max_nodes: draw only that many of the strongest nodes, and say so; None for all.
         max_edges: the same of the edges between them.
         title: instead of the task's and the model's name.
+        dpi: pixels per inch of a ``.png``, by default 150, fewer where it would be too large to open.
 
     Returns:
         A matplotlib figure, which notebooks show; no display is needed and pyplot is left alone.
 
     Raises:
-        InputError: for an ending that is not known, a limit that is no count, a trace without nodes or with an edge that does
-            not lead to a later site, or meanings that cannot be read.
+        InputError: for an ending that is not known, a ``dpi`` that gives no picture, a limit that is no count, a trace
+            without nodes or with an edge that does not lead to a later site, or meanings that cannot be read.
     """
-    to = check_path(path)
+    to = check_path(path, dpi)
     look = TraceLook.of(trace, max_nodes, max_edges, "draw_trace")
     known = Cards(meanings, contexts, "draw_trace")
     cards = {node.name: known.of(node, look.role_of(node.name)) for node in look.nodes}
@@ -86,4 +88,4 @@ def draw_trace(
         axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top", parse_math=False)
     for i, row in enumerate(rows):
         marks.legend_row(axes, row.text, -0.3 - _LINE * i, row.samples, row.symbol, row.dashed)
-    return save(figure, to)
+    return save(figure, to, dpi)

@@ -41,12 +41,7 @@ def attribute_features(
     Raises:
         InputError: for a graph without its dictionaries, or a method that finds no edges where these are asked for.
     """
-    missing = [place for place in graph.places if place.split and place.dictionary is None]
-    if missing:
-        raise InputError(
-            f"The graph lacks its dictionaries ({missing[0].name}: {missing[0].dictionary_id}); load them, and pass "
-            "dictionaries=... when loading the circuit."
-        )
+    graph.check_dictionaries("The graph", "load them, and pass dictionaries=... when loading the circuit.")
     if nodes_above is not None and not nodes_above >= 0:
         raise InputError(
             f"attribute(nodes_above={nodes_above!r}): expected a number of at least 0, or None for no edges."

@@ -3,7 +3,8 @@
 What they hold: the model's shape; a score and a flag per edge; a flag and perhaps a score per node; and perhaps flags and
 scores per dimension of what a node writes, which EAP-IG calls neurons and this library ``level="outputs"``. Older layouts are
 read too: nodes as bare flags in JSON; in ``.pt``, ``src_nodes`` as a mapping to flags and scores under ``edges``, where
-without ``edges_in_graph`` a score of minus infinity marks an edge that is out. What is written is the newest layout.
+without ``edges_in_graph`` a score of minus infinity marks an edge that is out. Edges may have flags alone, as in MIB's
+circuits. What is written is the newest layout.
 
 EAP-IG knows one k and v input per query head, an MLP in every layer, no positions, and no hidden units of MLPs or dimensions
 of a head's z (``level="neurons"``). Its JSON reader also wants the model's width, ``d_model``, which a graph of edges or nodes
@@ -175,6 +176,17 @@ class EAPIGFile:
             "d_model": self.d_model,
         }
 
+    @property
+    def _rows(self) -> dict[str, int | slice]:
+        """By the nodes that JSON has neurons of, whose these are.
+
+        EAP-IG reads what a head has as that of all heads of its layer, so that the first one has a list of each.
+        """
+        graph = self.graph
+        heads = {graph.sources[here.start]: here for here in map(graph.heads_at, range(graph.n_layers))}
+        others = {name: i for i, name in enumerate(graph.sources) if not name.startswith("a")}
+        return {**others, **heads}
+
     def _fill_json(self, path: Path) -> None:
         graph = self.graph
         nodes: dict[str, dict[str, Any]] = {
@@ -184,12 +196,12 @@ class EAPIGFile:
             for name, score in zip(graph.sources, self.node_values.tolist(), strict=True):
                 if score == score:  # EAP-IG takes a missing score for NaN, which is no JSON
                     nodes[name]["score"] = score
-        for i, name in enumerate(graph.sources):
+        for name, rows in self._rows.items():
             if self.neurons is not None:
-                nodes[name]["neurons"] = self.neurons[i].tolist()
+                nodes[name]["neurons"] = self.neurons[rows].tolist()
             # a node without any is left out; where only some are NaN, they have to be written as EAP-IG does
-            if self.neuron_values is not None and not bool(self.neuron_values[i].isnan().all()):
-                nodes[name]["neurons_scores"] = self.neuron_values[i].tolist()
+            if self.neuron_values is not None and not bool(self.neuron_values[rows].isnan().all()):
+                nodes[name]["neurons_scores"] = self.neuron_values[rows].tolist()
         nodes["logits"] = {"in_graph": True}
         u, v = graph.mask.nonzero(as_tuple=True)
         cells = zip(u.tolist(), v.tolist(), self.values[u, v].tolist(), self.mask[u, v].tolist(), strict=True)
@@ -227,6 +239,25 @@ def write_eap_ig(
         InputError: for a grouped or attention-only graph, or an ending other than ``.json`` and ``.pt``.
     """
     return EAPIGFile.of(source, d_model=d_model, negate=negate).write(path)
+
+
+def read_eap_ig(
+    path: str | Path, graph: Graph | None = None, *, negate: bool = False
+) -> tuple[Graph, Tensor, Tensor | None, dict[str, Any]]:
+    """Graph, what is in, all scores (None where there are none or all are 0), and provenance.
+
+    Args:
+        graph: the graph that the file must be of; by default any, at the level that it is of.
+
+    Raises:
+        InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
+    """
+    file = EAPIGFile.read(path)
+    try:
+        found, mask, values = file.to(graph, negate=negate)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found, mask, values, {"imported": Path(path).name, "d_model": file.d_model}
 
 
 def between(edges: Graph, nodes: Tensor) -> Tensor:

@@ -45,22 +45,41 @@ def load_json(path: Path) -> Contents:
         except InputError as error:
             raise BadFileError(str(error)) from None
         mask[at] = _flag(edge, f"edge {name!r}")
-        values[at] = _number(_entry(edge, "score", f"edge {name!r}"), f"score of edge {name!r}")
+        if "score" in edge:  # MIB's circuits have flags alone
+            values[at] = _number(edge["score"], f"score of edge {name!r}")
     return _checked(graph, mask, values, flags, node_values, neurons, neuron_values, d_model)
 
 
 def _rows_of(nodes: Mapping[str, Any], graph: Graph, key: str, d_model: int | None) -> Tensor | None:
-    """What nodes say of their output dimensions: those that are in, or their scores, NaN where a node says nothing."""
+    """What nodes say of their output dimensions: those that are in, or their scores, NaN where a node says nothing.
+
+    A head has a list of its own, or one of each head in its layer: EAP-IG itself reads the latter right, and of the former
+    gives the last head's to all of them.
+    """
     given = {
         name: node[key] for name, node in nodes.items() if isinstance(node, dict) and key in node and name != "logits"
     }
     if not given:
         return None
     chosen = key == "neurons"
-    width = d_model if d_model is not None else len(next(iter(given.values())))
-    out = torch.full((graph.n_sources, width), 0.0 if chosen else torch.nan)
+    rows: dict[int, list[Any]] = {}
     for i, name in enumerate(graph.sources):
-        row = _typed(given.get(name, [0.0] * width if chosen else [torch.nan] * width), list, f"{key} of node {name!r}")
+        if name not in given:
+            continue
+        row = _typed(given[name], list, f"{key} of node {name!r}")
+        if not (name.startswith("a") and row and all(isinstance(one, list) for one in row)):
+            rows[i] = row
+            continue
+        if len(row) != graph.n_heads:
+            raise BadFileError(
+                f"{key} of node {name!r} has {len(row)} lists; expected {graph.n_heads}, one for each head."
+            )
+        layer = graph.heads_at(int(name[1:].partition(".")[0]))
+        rows.update(zip(range(layer.start, layer.stop), row, strict=True))
+    width = d_model if d_model is not None else len(next(iter(rows.values())))
+    out = torch.full((graph.n_sources, width), 0.0 if chosen else torch.nan)
+    for i, row in rows.items():
+        name = graph.sources[i]
         if len(row) != width:
             raise BadFileError(f"{key} of node {name!r} has {len(row)} entries; expected {width}, the model's width.")
         for dimension, value in enumerate(row):
@@ -96,7 +115,7 @@ def load_pt(path: Path) -> Contents:
 
     finer = [key for key in ("nodes_scores", "neurons_in_graph", "neurons_scores") if data.get(key) is not None]
     key = next((key for key in ("edges_scores", "edges") if key in data), None)
-    if key is None and not finer:
+    if key is None and not finer and "edges_in_graph" not in data:
         _missing("edges_scores")
     values = torch.zeros(graph.mask.shape) if key is None else matrix(key).float()
     if "edges_in_graph" in data:

@@ -5,8 +5,8 @@ A submission is a folder with one entry for each task and model, ``ioi_gpt2`` an
 sizes are 0.1, 0.2, 0.5, 1, 2, 5, 10, 20 and 50 percent of the edges (of the scored nodes, or output dimensions, rounded down).
 All files are EAP-IG's (:mod:`sparse_circuits.circuit.formats.eap_ig`), and hold what those hold.
 
-**Signs.** MIB keeps what scores highest, so that what carries the behaviour has to be positive. Signed scores are turned around
-when they are written, and back when they are read; scores without a sign are not.
+**Signs.** For its metric CPR, MIB keeps what scores highest, so that what carries the behaviour has to be positive; for CMD, what
+is largest. Signed scores are turned around when they are written, and back when they are read; scores without a sign are not.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def write_mib(
     made = {stem: EAPIGFile.of(one, d_model=d_model, negate=turned) for stem, one in files.items()}
     folder = Path(folder)
     entry, temporary = folder / name, folder / f".{name}.{os.getpid()}.new"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected the submission's folder.")
     if entry.exists():
         raise InputError(f"{entry} is there already; remove it, or write another submission.")
     folder.mkdir(parents=True, exist_ok=True)

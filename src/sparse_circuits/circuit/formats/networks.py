@@ -144,7 +144,11 @@ def from_networkx(graph: Any) -> Circuit | FeatureCircuit:
     found = (
         edges
         if wired
-        else {name: data.get("score") for name, data in graph.nodes(data=True) if data.get("kind") != "logits"}
+        else {
+            name: data.get("score")
+            for name, data in graph.nodes(data=True)
+            if data.get("kind") not in ("logits", "group")
+        }
     )
     if scored and any(score is None for score in found.values()):
         lacks = next(name for name, score in found.items() if score is None)

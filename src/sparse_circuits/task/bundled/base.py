@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Literal
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.task.task import unknown_ids
 
 Span = tuple[int, int]
 
@@ -56,7 +57,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._known: dict[tuple[str, str], bool] = {}
-        self._unknown = getattr(tokenizer, "unk_token_id", None)
+        self._unknown = unknown_ids(self.ids, getattr(tokenizer, "unk_token_id", None))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of `text`, without special tokens."""
@@ -78,7 +79,7 @@ class Vocabulary:
                 len(both) == len(before) + 1
                 and both[:-1] == before
                 # With byte fallback or an unknown token, "one token" can mean "no such token".
-                and both[-1] != self._unknown
+                and both[-1] not in self._unknown
             )
         return self._known[key]
 

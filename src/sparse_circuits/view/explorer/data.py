@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sparse_circuits.circuit import Circuit
+from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.errors import InputError
+from sparse_circuits.features.shades import ABOVE, BELOW
 from sparse_circuits.view.caption import percent
 from sparse_circuits.view.explorer.layout import KINDS, Place
 from sparse_circuits.view.explorer.quality import Quality, number
 from sparse_circuits.view.explorer.side import Part, Side, together
+from sparse_circuits.view.naming import about
 from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def page_data(
         "level": whole.graph.level,
         "thing": whole.graph.thing,
         "total": whole.graph.size,
-        "scored": [side is not None and _scored(side) for side in (a, b)],
+        "scored": [side is not None and scored(side.circuit) for side in (a, b)],
         "signed": a.signed and (b is None or b.signed),
         "labels": list(labels),
         "two": b is not None,
@@ -69,12 +71,20 @@ def page_data(
         "random": _baseline_data(baseline),
         "meanings": known,
         "state": state,
-        "colours": {"carries": CARRIES, "opposes": OPPOSES, "neutral": NEUTRAL, "onlyA": ONLY_A, "onlyB": ONLY_B},
+        "colours": {
+            "carries": CARRIES,
+            "opposes": OPPOSES,
+            "neutral": NEUTRAL,
+            "onlyA": ONLY_A,
+            "onlyB": ONLY_B,
+            "above": ABOVE,
+            "below": BELOW,
+        },
     }
 
 
-def _scored(side: Side) -> bool:
-    circuit = side.circuit
+def scored(circuit: Circuit | FeatureCircuit) -> bool:
+    """Whether its parts have scores."""
     return (circuit.values if isinstance(circuit, Circuit) else circuit.node_values) is not None
 
 
@@ -87,9 +97,12 @@ def _nodes(place: Place, a: Side, b: Side | None) -> tuple[list[dict[str, Any]],
         end = Part(None, 0) if role in ("input", "logits") else None  # bars are always there
         entry = {"name": name, "label": box.label, "role": role, **place.box(box)}
         entry |= _pair([(side.nodes.get(name) or end) if side else None for side in (a, b)])
-        units = {unit: part for side in (a, b) if side for unit, part in side.units.get(name, [])}
-        if units:
-            entry["units"] = [[unit, number(part.score), part.at] for unit, part in units.items()]
+        units = [dict(side.units.get(name, [])) if side else {} for side in (a, b)]
+        if any(units):
+            entry["units"] = [
+                {"name": unit, **_pair([side.get(unit) for side in units])}
+                for unit in dict.fromkeys([*units[0], *units[1]])
+            ]
         nodes.append(entry)
     return nodes, {node["name"]: i for i, node in enumerate(nodes)}
 
@@ -169,8 +182,9 @@ def subtitle(a: Side, b: Side | None, labels: tuple[str, str], thing: str, total
         if side is None:
             continue
         size = f"up to {side.sizes[-1]:,} of {total:,} {thing}s ({percent(side.sizes[-1], total)})"
-        known = [str(side.provenance[key]) for key in ("method",) if side.provenance.get(key)]
-        parts.append(": ".join(filter(None, [label if b else "", ", ".join([size, *known])])))
+        parts.append(
+            ": ".join(filter(None, [label if b else "", ", ".join([size, *about(side.provenance, "method")])]))
+        )
     return parts
 
 

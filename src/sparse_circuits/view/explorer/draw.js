@@ -17,16 +17,23 @@ function pathOf(course) {
 }
 
 /** The same with two straight lines for each bend: faint edges of large circuits seen from afar, at less cost. */
-function roughOn(path, shape) {
-  const c = shape.course;
-  path.moveTo(c[0], c[1]);
+function roughOf(shape) {
+  if (shape.rough) return shape.rough;
+  const c = shape.course, points = [c[0], c[1]];
   for (let i = 2, x = c[0], y = c[1]; i < c.length; i += 6) {
     const endX = c[i + 4], endY = c[i + 5];
-    if (x !== endX) path.lineTo((x + 3 * (c[i] + c[i + 2]) + endX) / 8, (y + 3 * (c[i + 1] + c[i + 3]) + endY) / 8);
-    path.lineTo(endX, endY);
+    if (x !== endX) points.push((x + 3 * (c[i] + c[i + 2]) + endX) / 8, (y + 3 * (c[i + 1] + c[i + 3]) + endY) / 8);
+    points.push(endX, endY);
     x = endX;
     y = endY;
   }
+  shape.rough = points;
+  return points;
+}
+function roughOn(path, shape) {
+  const points = roughOf(shape);
+  path.moveTo(points[0], points[1]);
+  for (let i = 2; i < points.length; i += 2) path.lineTo(points[i], points[i + 1]);
 }
 
 const paths = new Map(); // by edge; courses of the graph's own edges never change
@@ -36,7 +43,7 @@ function shapeOf(edge) {
   const course = courseOf(edge);
   const xs = course.filter((_, i) => i % 2 === 0);
   const shape = {
-    course, path: new Path2D(pathOf(course)), x: course.at(-2), y: course.at(-1), line: null,
+    course, path: new Path2D(pathOf(course)), x: course.at(-2), y: course.at(-1), line: null, rough: null,
     left: Math.min(...xs), right: Math.max(...xs), top: course.at(-1), bottom: course[1],
   };
   if (own) paths.set(own, shape);
@@ -80,6 +87,12 @@ function view(pane) {
   return (shape) => shape.right >= left && shape.left <= right && shape.bottom >= top && shape.top <= bottom;
 }
 
+/** How many of n edges, the weakest, are drawn in bundles; and how many of these roughly. */
+function coarse(n) {
+  const weak = n - finely(), far = zoomed.k < 0.5 && n > 2 * finely(), bundled = far ? n - finely() / 3 : weak;
+  return { bundled, rough: !far ? 0 : zoomed.k < 0.3 ? bundled : weak };
+}
+
 function drawEdges(pane) {
   const { canvas, side } = pane, context = canvas.getContext('2d'), ratio = window.devicePixelRatio || 1;
   const width = Math.round(pane.width * ratio), height = Math.round(pane.height * ratio);
@@ -87,8 +100,7 @@ function drawEdges(pane) {
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, width, height);
   context.setTransform(ratio * zoomed.k, 0, 0, ratio * zoomed.k, ratio * zoomed.x, ratio * zoomed.y);
-  const list = edgesInSight(side), lit = litBy(S.pick), n = list.length, weak = n - finely(), inView = view(pane);
-  const far = zoomed.k < 0.5 && n > 2 * finely(), bundled = far ? n - finely() / 3 : weak;
+  const list = edgesInSight(side), lit = litBy(S.pick), n = list.length, inView = view(pane), { bundled, rough } = coarse(n);
   for (const pass of lit ? [false, true] : [true]) {
     const lookOf = (edge) => ({
       alpha: lit ? (pass ? 0.95 : 0.07) : opacityOf(edge, n),
@@ -102,7 +114,7 @@ function drawEdges(pane) {
       if (!inView(shape)) continue;
       const colour = colourOf(edge, side), dash = dashOf(edge, side, n - i);
       if (i >= bundled) alone.push({ colour, dash, ...lookOf(edge), path: shape.path });
-      else if (far && (i < weak || zoomed.k < 0.3)) roughOn(lines.of(edge, colour).path, shape);
+      else if (i < rough) roughOn(lines.of(edge, colour).path, shape);
       else lines.of(edge, colour, dash).path.addPath(shape.path);
       const head = heads.of(edge, colour);
       headOn(head.path, edge.port ? edge.kind : 0, shape.x, shape.y, head.wide);
@@ -164,9 +176,10 @@ function lineOf(shape) {
 /** The edge nearest to a point of the graph, if one is near; stronger ones are easier to hit. */
 function edgeAt(side, x, y) {
   const reach = 7 / zoomed.k, lit = litBy(S.pick);
+  const list = edgesInSight(side), { rough } = coarse(list.length);
   let best = null, nearest = reach;
-  for (const edge of edgesInSight(side)) {
-    const line = lineOf(shapeOf(edge));
+  for (const [n, edge] of list.entries()) {
+    const shape = shapeOf(edge), line = n < rough ? roughOf(shape) : lineOf(shape); // as it is drawn
     for (let i = 0; i + 3 < line.length; i += 2) {
       const y0 = line[i + 1], y1 = line[i + 3];
       if (Math.min(y0, y1) - reach > y || Math.max(y0, y1) + reach < y) continue;

@@ -107,7 +107,7 @@ function onKey(event) {
 function showKeys() {
   const box = $('keys');
   box.replaceChildren(el('h3', {}, 'Keys'), el('dl', {}, KEYS.map(([key, what]) => [el('dt', {}, key), el('dd', {}, what)])),
-    el('form', { method: 'dialog' }, el('button', {}, 'Close')));
+    el('button', { onclick: () => box.close() }, 'Close'));
   box.showModal();
 }
 

@@ -1,9 +1,13 @@
 // What the reader did: selecting, pinning, hiding, grouping; the lists of it; and search.
 
+/** A note being written belongs to what was selected before; keys are for the graph again. */
+function leaveNote() {
+  const area = document.activeElement;
+  if (area && area.tagName === 'TEXTAREA') area.blur();
+}
 /** Select something, or nothing; `look` also brings it into view and gives it the keyboard. */
 function pick(what, look = false) {
-  const area = document.activeElement;
-  if (area && area.tagName === 'TEXTAREA') area.blur(); // a note being written belongs to what was selected before
+  leaveNote();
   S.pick = what;
   hideTip();
   unfolded = false;
@@ -62,6 +66,7 @@ function unhide(key) {
 }
 function choose(thing) {
   if (isEnd(thing) || thing.role === 'group') return say('Input, logits and groups cannot be put into a group.');
+  leaveNote();
   const key = keyOf(thing);
   if (!S.chosen.delete(key)) S.chosen.add(key);
   say(`${plural(S.chosen.size, 'node')} chosen; press g to group`);
@@ -70,13 +75,21 @@ function choose(thing) {
 
 // --- groups ---
 
-/** Ask for a name, in the page itself: notebooks and frames may not open dialogs of the browser's. */
+/** Ask for a name, in the page itself: notebooks and frames may neither open dialogs of the browser's nor submit forms. */
 function ask(title, value, then) {
   const field = el('input', { type: 'text', value, maxlength: 80, 'aria-label': title, id: 'answer' });
-  const form = el('form', { method: 'dialog' }, el('h3', {}, title), field,
-    el('div', { class: 'actions' }, el('button', { value: 'yes' }, 'OK'), el('button', { value: 'no', type: 'button', onclick: () => dialog.close() }, 'Cancel')));
-  const dialog = el('dialog', { 'aria-label': title, class: 'ask' }, form);
-  form.addEventListener('submit', () => { const name = field.value.trim(); if (name) then(name); });
+  const take = () => {
+    const name = field.value.trim();
+    dialog.close();
+    if (name) then(name);
+  };
+  const dialog = el('dialog', { 'aria-label': title, class: 'ask' }, el('h3', {}, title), field,
+    el('div', { class: 'actions' }, el('button', { onclick: take }, 'OK'), el('button', { onclick: () => dialog.close() }, 'Cancel')));
+  field.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.isComposing) return;
+    event.preventDefault();
+    take();
+  });
   dialog.addEventListener('close', () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();

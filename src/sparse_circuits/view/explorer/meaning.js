@@ -1,7 +1,6 @@
 // What is known of a node: token strips, lists of tokens, a histogram; anything else as name and value.
 
 const KNOWN = ['label', 'density', 'fired', 'tokens', 'histogram', 'contexts', 'top', 'quantiles', 'promoted', 'suppressed', 'similar', 'looks_at', 'prompts', 'link', 'name'];
-const ABOVE = '#6D3F9C', BELOW = '#8A6D00'; // activations above and, underlined, below 0
 const list = (value) => (Array.isArray(value) ? value : []);
 
 function meaningOf(thing) {
@@ -55,7 +54,7 @@ function contexts(title, given, folded = false) {
       const before = i ? gap : '';
       const activation = valuesOf(one)[i] ?? 0, share = Math.min(1, Math.abs(activation) / most);
       const look = share > 0.02 ? {
-        background: mix(activation < 0 ? BELOW : ABOVE, 0.12 + 0.75 * share), color: share > 0.6 ? '#FFFFFF' : INK,
+        background: mix(activation < 0 ? D.colours.below : D.colours.above, 0.12 + 0.75 * share), color: share > 0.6 ? '#FFFFFF' : INK,
         textDecoration: activation < 0 ? 'underline' : 'none', fontWeight: one.peak === i ? '600' : 'inherit',
       } : {};
       return [before, el('span', { class: 'token', style: look, title: activation ? brief(activation) : null }, String(token).replaceAll('\n', '\u21b5'))];
@@ -70,7 +69,7 @@ function patterns(given) {
   return all.map((one, k) => {
     const n = one.tokens.length, size = Math.min(14, 290 / n);
     const cells = one.pattern.flatMap((row, i) => list(row).map((share, j) => (share < 0.02 ? null : sv('rect', {
-      x: j * size, y: i * size, width: size, height: size, fill: mix(ABOVE, Math.min(1, 0.1 + 0.9 * share)),
+      x: j * size, y: i * size, width: size, height: size, fill: mix(D.colours.above, Math.min(1, 0.1 + 0.9 * share)),
     }, sv('title', {}, `${one.tokens[i]} looks at ${one.tokens[j]}: ${percent(share)}`))))).filter(Boolean);
     const frame = sv('rect', { width: n * size, height: n * size, fill: 'none', stroke: '#B4BBC4' });
     const picture = sv('svg', { viewBox: `-1 -1 ${n * size + 2} ${n * size + 2}`, width: n * size + 2, height: n * size + 2, role: 'img', 'aria-label': 'Attention pattern' }, frame, ...cells);
@@ -84,7 +83,7 @@ function histogram(given) {
   if (counts.length < 2) return null;
   const bounds = list(given?.edges ?? given?.bins), most = Math.max(...counts, 1e-30), width = 300 / counts.length;
   const bars = counts.map((count, i) => sv('rect', {
-    x: i * width + 0.5, width: Math.max(1, width - 1), y: 40 - 38 * Math.sqrt(count / most), height: 38 * Math.sqrt(count / most), fill: ABOVE,
+    x: i * width + 0.5, width: Math.max(1, width - 1), y: 40 - 38 * Math.sqrt(count / most), height: 38 * Math.sqrt(count / most), fill: D.colours.above,
   }));
   const picture = sv('svg', { viewBox: '0 0 300 42', class: 'histogram', role: 'img', 'aria-label': 'Histogram of activations', preserveAspectRatio: 'none' }, ...bars);
   const ends = bounds.length > 1 ? el('p', { class: 'ends' }, el('span', {}, brief(bounds[0])), el('span', {}, brief(bounds.at(-1)))) : null;

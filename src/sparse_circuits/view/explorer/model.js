@@ -54,7 +54,7 @@ function present(part, side) {
 }
 /** A node's or edge's score; where single units are chosen, the sum of those that are in at this size. */
 function score(part, side) {
-  if (part.units && !D.two && part.s !== null) return part.units.reduce((sum, [, value, at]) => sum + (within(at) ? value ?? 0 : 0), 0);
+  if (part.units && !D.two && part.s !== null) return part.units.reduce((sum, unit) => sum + (within(unit.at) ? unit.s ?? 0 : 0), 0);
   return side === 'b' ? part.s2 : side === 'a' || part.s !== null ? part.s : part.s2;
 }
 /** "both", "a" or "b": whose part it is at this size. */

@@ -141,6 +141,16 @@ function drawNodes(pane) {
     set(mark.ring, 'stroke-dasharray', chosen && thing !== picked ? '4 3' : null);
     set(mark.root, 'aria-pressed', thing === picked ? 'true' : 'false');
   }
+  keepTabStop(pane, picked);
+}
+/** One node of a pane takes the keyboard; where that one went out of sight, another does. */
+function keepTabStop(pane, picked) {
+  const open = (mark) => !mark.root.hasAttribute('display') && !mark.root.hasAttribute('aria-hidden');
+  const marks = [...pane.marks.values()], stop = marks.find((mark) => mark.root.tabIndex === 0);
+  if (stop ? open(stop) : pane !== panes.find((one) => !one.root.hidden)) return;
+  if (stop) set(stop.root, 'tabindex', -1);
+  const first = picked ?? startNode(pane.side), next = marks.find((mark) => mark.thing === first && open(mark)) ?? marks.find(open);
+  if (next) set(next.root, 'tabindex', 0);
 }
 const h4 = (thing) => thing.h / 5;
 

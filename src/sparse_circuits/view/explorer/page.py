@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.view.explorer.data import clean_meanings, page_data, subtitle
+from sparse_circuits.view.explorer.data import clean_meanings, page_data, scored, subtitle
 from sparse_circuits.view.explorer.quality import Quality, asked_of, quality_of
 from sparse_circuits.view.explorer.side import MOST_EDGES, Shown, largest_size, side_of
 from sparse_circuits.view.explorer.steps import sizes_up_to
+from sparse_circuits.view.naming import about, differences
+from sparse_circuits.view.standalone import assembled, embedded, text_of
 
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline, Curve, Evaluation
@@ -137,7 +136,8 @@ def explore(
         largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *asked]))
         for side, asked in zip(sides, also, strict=True)
     ]
-    steps = sizes_up_to(max(ends), {n for asked in also for n in asked})
+    unordered = compare is None and isinstance(shown, Circuit | FeatureCircuit) and not scored(shown)
+    steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for asked in also for n in asked})
     a, b = [*(side_of(side, steps, n, select, signed, max_edges) for side, n in zip(sides, ends, strict=True)), None][
         :2
     ]
@@ -178,18 +178,12 @@ def _per_side(name: str, given: Any, sides: Sequence[Shown]) -> list[Any]:
 
 
 def _labels(a: Any, b: Any) -> tuple[str, str]:
-    """What sets two circuits apart: the first of method, task and model that differs."""
-    if b is not None:
-        for key in ("task", "model", "method"):
-            one, other = a.provenance.get(key), b.provenance.get(key)
-            if one and other and one != other:
-                short = str(one).partition("(")[0], str(other).partition("(")[0]  # of methods, without their options
-                return short if short[0] != short[1] else (str(one), str(other))
-    return "A", "B"
+    """What sets two circuits apart."""
+    return (b and differences(a.provenance, b.provenance)) or ("A", "B")
 
 
 def _title(a: Any) -> str:
-    return ", ".join(str(a.provenance[key]) for key in ("task", "model") if a.provenance.get(key)) or "Circuit"
+    return ", ".join(about(a.provenance, "task", "model")) or "Circuit"
 
 
 def _start(shown: Shown, steps: tuple[int, ...], own: Sequence[int], found: Quality) -> int:
@@ -228,37 +222,6 @@ def _state(state: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | 
 
 
 def _assemble(data: Mapping[str, Any]) -> str:
-    """One file out of markup, style, scripts and data; its own policy forbids it to load anything or to run other scripts."""
-    here = files("sparse_circuits.view.explorer")
-
-    def text(name: str) -> str:
-        return here.joinpath(name).read_text(encoding="utf-8")
-
-    library = text("d3.min.js")
-    own = "'use strict';\n(() => {\n" + "\n".join(text(f"{name}.js") for name in SCRIPTS) + "\n})();\n"
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in (library, own)
-    )
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    parts = {
-        "title": html.escape(str(data["title"])),
-        "policy": html.escape(policy),
-        "style": text("page.css"),
-        "data": _embedded(data),
-        "library": library,
-        "script": own,
-    }
-    page = text("page.html")
-    pieces = page.split("{{")  # one pass, so that nothing in the data is taken for a place to fill
-    return pieces[0] + "".join(parts[key] + rest for key, _, rest in (piece.partition("}}") for piece in pieces[1:]))
-
-
-def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the element it stands in."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    own = "\n".join(text_of("explorer", f"{name}.js") for name in SCRIPTS)
+    scripts = (text_of("explorer", "d3.min.js"), f"'use strict';\n(() => {{\n{own}\n}})();\n")
+    return assembled("explorer", str(data["title"]), scripts, parts={"data": embedded(data)})

@@ -110,12 +110,14 @@ function actions(thing, key, group) {
 }
 
 function unitsOf(thing) {
-  const units = (thing.units || []).filter(([, , at]) => within(at));
+  const side = sideOf(S.mode), both = S.mode === 'side' || S.mode === 'diff';
+  const units = (thing.units || []).filter((unit) => present(unit, both ? 'diff' : side));
   if (!units.length) return null;
-  const most = Math.max(1e-30, ...units.map(([, value]) => Math.abs(value ?? 0)));
+  const valueIn = (unit) => (both && !within(unit.at) ? unit.s2 : score(unit, side)), most = Math.max(1e-30, ...units.map((unit) => Math.abs(valueIn(unit) ?? 0)));
+  const only = (unit) => (D.two && both && whose(unit) !== 'both' ? el('small', {}, ` only in ${clip(D.labels[whose(unit) === 'a' ? 0 : 1], 20)}`) : null);
   return el('section', {}, el('h4', {}, `Its ${plural(units.length, D.thing)}`), el('ul', { class: 'edges' },
-    units.slice(0, ROWS).map(([name, value]) => el('li', {}, el('span', { class: 'row' }, el('span', { class: 'what' }, name), el('span', { class: 'number' }, signed(value, 3)),
-      el('span', { class: 'bar', style: { width: `${100 * Math.abs(value ?? 0) / most}%`, background: D.colours.neutral } }))))));
+    units.slice(0, ROWS).map((unit) => el('li', {}, el('span', { class: 'row' }, el('span', { class: 'what' }, unit.name, only(unit)), el('span', { class: 'number' }, signed(valueIn(unit), 3)),
+      el('span', { class: 'bar', style: { width: `${100 * Math.abs(valueIn(unit) ?? 0) / most}%`, background: D.colours.neutral } }))))));
 }
 
 function edgeLists(thing, side) {
@@ -171,9 +173,15 @@ function edgePanel(key) {
       button(`To ${clip(edge.d.name, 20)}`, 'to', () => pick(pickOf(edge.d), true)),
       button('Hide', 'hide', () => hide(edge.key), { title: 'h' })),
     edge.parts.length > 1 ? el('section', {}, el('h4', {}, 'Edges in it'), el('ul', { class: 'edges' },
-      edge.parts.map((part) => row(part.name, part.name, score(part, side), strongest[0], () => {})))) : null,
+      edge.parts.map((part) => row(part.name, part.name, score(part, side), strongest[0], () => pickPart(part))))) : null,
     noteOf(edge.key, 'Notes on this edge'),
   ].filter(Boolean);
+}
+
+/** Select one of the edges of a closed group, which opens it. */
+function pickPart(edge) {
+  for (const node of [edge.u, edge.d]) if (shownAs(node) !== node) openGroup(node.group, true);
+  pickEdge(edge.name);
 }
 
 function chosenPanel() {

@@ -15,11 +15,14 @@ function stateNow() {
 /** Take a saved state over, as far as this circuit has its parts; returns how many names it lacks. */
 function takeState(state) {
   const texts = (value) => list(value).filter((one) => typeof one === 'string');
+  const taken = new Set(); // ids of groups, and their members: each is in one
+  const once = (key) => !taken.has(key) && Boolean(taken.add(key));
   let lost = 0;
-  S.groups = list(state.groups).filter((group) => group && Number.isInteger(group.id)).map((group) => {
-    const members = texts(group.members).filter((name) => byName.has(name));
+  S.groups = list(state.groups).filter((group) => group && Number.isInteger(group.id) && once(group.id)).map((group) => {
+    const members = texts(group.members).filter((name) => byName.has(name) && once(name));
     lost += list(group.members).length - members.length;
-    return { id: group.id, name: String(group.name).slice(0, 80), members, open: Boolean(group.open) };
+    const name = typeof group.name === 'string' && group.name.trim() ? group.name : `group ${group.id}`;
+    return { id: group.id, name: name.slice(0, 80), members, open: Boolean(group.open) };
   }).filter((group) => group.members.length);
   const grouped = (key) => S.groups.some((group) => key.split('->').includes(`group ${group.id}`)); // a group, or an edge of one
   const there = (key) => byName.has(key) || edgeByName.has(key) || grouped(key);
@@ -27,7 +30,7 @@ function takeState(state) {
   S.pins = kept(state.pins);
   S.hidden = kept(state.hidden);
   S.notes = {};
-  for (const [key, text] of Object.entries(state.notes || {})) {
+  for (const [key, text] of Object.entries(typeof state.notes === 'object' && state.notes ? state.notes : {})) {
     if (typeof text !== 'string') continue;
     S.notes[key] = text; // also of what is not in this circuit: notes are never thrown away
     if (!there(key) && key !== 'circuit') lost += 1;

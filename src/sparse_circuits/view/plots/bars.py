@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.view.naming import about
 from sparse_circuits.view.plots.colours import sign_colour
-from sparse_circuits.view.plots.parts import CHARACTER, Axis, Bars, Panel, Rule, Series, shown
+from sparse_circuits.view.plots.dots import ZERO, rows_size
+from sparse_circuits.view.plots.parts import Axis, Bars, Panel, Series, shown
 
 SIGNS = "blue: below 0, carries the behaviour; orange: above 0, works against it"
 _BAR = 0.23  # inches
@@ -63,21 +65,13 @@ def bar_panel(parts: Sequence[Part], label: str, *, signed: bool = True, title: 
                 size=0.0,
             )
         )
-    height = 0.95 + 0.25 * bool(title) + _BAR * max(3, len(parts))
-    names_width = CHARACTER * max((len(shown(name)) for name in names), default=0)
-    return Panel(
-        Axis(label),
-        Axis(names=names),
-        tuple(marks),
-        (Rule(0.0, "x", dashed=False),),
-        title,
-        (max(width, names_width + 3.5), height),
-    )
+    size = rows_size(names, _BAR, 0.25 * bool(title), width)
+    return Panel(Axis(label), Axis(names=names), tuple(marks), (ZERO,), title, size)
 
 
 def heading(known: dict[str, Any], what: str) -> str:
     """``"Effects: ioi, toy, EAP()"``."""
-    names = ", ".join(str(known[key]) for key in ("task", "model", "method") if known.get(key))
+    names = ", ".join(about(known))
     return f"{what}: {names}" if names else what
 
 

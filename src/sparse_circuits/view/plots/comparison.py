@@ -43,8 +43,8 @@ def comparison_panel(comparison: Comparison, title: str = "", size: tuple[float,
     names = [comparison.names[i] for i in order.tolist()]
     xs, ys = tuple(x[order].tolist()), tuple(y[order].tolist())
     one, other = (_size(label, comparison.absolute) for label in (comparison.label, comparison.other_label))
-    texts = (f"{shown(name, 120)}\n{other}: {a:.4g}\n{one}: {b:.4g}" for name, a, b in zip(names, xs, ys, strict=True))
-    points = Series("", xs, ys, tuple(texts), CARRIES, size=3.5, opacity=0.75 if len(names) < 300 else 0.45)
+    texts, opacity = tuple(shown(name, 120) for name in names), 0.75 if len(names) < 300 else 0.45
+    points = Series("", xs, ys, texts, CARRIES, size=3.5, opacity=opacity, values=(other, one))
     ends = [*xs, *ys, 0.0]
     margin = 0.05 * (max(ends) - min(ends) or 1.0)
     limits = (min(ends) - margin, max(ends) + margin)

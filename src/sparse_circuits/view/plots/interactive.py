@@ -39,10 +39,9 @@ def figure_of(plot: Plot) -> go.Figure:
 
 def fragment_of(plot: Plot) -> str:
     """A piece of a page; the data in it are drawn once the page has loaded."""
-    made, frame = spec_of(plot), Frame.of(plot)
+    made, frame = short_spec_of(plot), Frame.of(plot)
     data = json.dumps({**made, "config": _CONFIG}, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for character in "<>&":  # a name may hold the end of a script
-        data = data.replace(character, f"\\u{ord(character):04x}")
+    data = data.replace("<", r"\u003c")  # a name may hold the end of a script
     size = f"width:{frame.width * _PIXELS:.0f}px;height:{frame.height * _PIXELS:.0f}px"
     return (
         f'<div class="sparse-circuits-plot" role="img" aria-label="{html.escape(plot.title)}" style="overflow-x:auto">'
@@ -70,6 +69,11 @@ def page_of(plot: Plot) -> str:
 def spec_of(plot: Plot) -> dict[str, Any]:
     """``{"data": ..., "layout": ...}`` as plotly has it, JSON-ready."""
     return _Spec(plot).made()
+
+
+def short_spec_of(plot: Plot) -> dict[str, Any]:
+    """The same for a page or a notebook's file, which need not hold every digit."""
+    return _rounded(spec_of(plot))
 
 
 class _Spec:
@@ -239,6 +243,10 @@ class _Spec:
             "showlegend": new,
             **place,
         }
+        if mark.values:
+            x, y = (_plain(name).replace("%", "&#37;") for name in mark.values)
+            said = f"%{{hovertext}}<br>{x}: %{{x:.4~g}}<br>{y}: %{{y:.4~g}}<extra></extra>"
+            trace["hovertemplate"] = said
         if mark.low and not mark.band:
             centre = mark.y if mark.along == "y" else mark.x
             trace[f"error_{mark.along}"] = _errors(centre, mark.low, mark.high, mark.colour)
@@ -322,6 +330,15 @@ def _errors(centre: tuple[float, ...], low: tuple[float, ...], high: tuple[float
 
 def _finite(value: float) -> float | None:
     return value if value - value == 0 else None
+
+
+def _rounded(value: Any) -> Any:
+    """All numbers to six digits: more than a screen tells apart, and half as long in a page."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(text: str) -> str:

@@ -11,10 +11,11 @@ import torch
 from sparse_circuits.evaluation import Evaluation
 from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_n
 from sparse_circuits.view.plots.colours import CARRIES, NEUTRAL, sign_colour
+from sparse_circuits.view.plots.dots import ZERO, Measure, dots_panel, rows_size
 from sparse_circuits.view.plots.feature_scores import is_error
 from sparse_circuits.view.plots.histogram import histogram
 from sparse_circuits.view.plots.intervals import of_mean
-from sparse_circuits.view.plots.parts import CHARACTER, Axis, Panel, Rule, Series, Shape, shown
+from sparse_circuits.view.plots.parts import Axis, Panel, Rule, Series, shown
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
 
 if TYPE_CHECKING:
@@ -98,14 +99,8 @@ def plot_stability(
         )
         colour = sign_colour(value) if holds[i] else "#A9AFB7"
         marks.append(Series("", (value,), (float(i),), (text,), colour, (low[i],), (high[i],), along="x", size=6))
-    wide = CHARACTER * max((len(shown(name)) for name in names), default=0)
-    panel = Panel(
-        Axis("score and its 95% interval over resampled examples"),
-        Axis(names=names),
-        tuple(marks),
-        (Rule(0.0, "x", dashed=False),),
-        size=(max(7.2, wide + 3.5), 0.95 + 0.23 * max(3, len(names))),
-    )
+    axis = Axis("score and its 95% interval over resampled examples")
+    panel = Panel(axis, Axis(names=names), tuple(marks), (ZERO,), size=rows_size(names, 0.23))
     of = int(there.sum())
     some = f"the {len(names)} strongest of {of:,} {graph.thing}s" if len(names) < of else f"{of:,} {graph.thing}s"
     note = f"{some}; grey: rank or sign holds in less than {confidence:.0%} of the resamples; {SIGNS}"
@@ -162,25 +157,9 @@ def plot_similar(found: Sequence[Similar], path: str | Path | None = None, *, ti
     """
     if path is not None:
         check_plot_path(path)
-    names, at = tuple(one.name for one in found), tuple(map(float, range(len(found))))
-    sides: tuple[tuple[str, str, Shape], ...] = (("decoder", CARRIES, "circle"), ("encoder", NEUTRAL, "square"))
-    marks = tuple(
-        Series(
-            f"{what} directions",
-            tuple(getattr(one, what) for one in found),
-            at,
-            tuple(f"{shown(one.name)}\n{what}: {getattr(one, what):.4f}" for one in found),
-            colour,
-            mark=mark,
-            size=7,
-        )
-        for what, colour, mark in sides
+    measures = (
+        Measure("decoder directions", tuple(one.decoder for one in found), CARRIES, "circle"),
+        Measure("encoder directions", tuple(one.encoder for one in found), NEUTRAL, "square"),
     )
-    panel = Panel(
-        Axis("cosine", limits=(-1.03, 1.03)),
-        Axis(names=names),
-        marks,
-        (Rule(0.0, "x", dashed=False),),
-        size=(7.2, 0.95 + 0.26 * max(3, len(names))),
-    )
+    panel = dots_panel([one.name for one in found], measures, Axis("cosine", limits=(-1.03, 1.03)))
     return finished(Plot(title, (panel,)), path)

@@ -65,6 +65,7 @@ class Series:
         line: width of the line that joins the points, 0 for none.
         mark: shape of the points. size: in points.
         opacity: of marks.
+        values: what x and y are called under the pointer, below the text; None where the texts say it all.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Series:
     mark: Shape = "circle"
     size: float = 4.0
     opacity: float = 1.0
+    values: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

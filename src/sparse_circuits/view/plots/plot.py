@@ -50,21 +50,25 @@ class Plot:
 
         return figure_of(self)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, dpi: float | None = None) -> Path:
         """Save by the path's ending, atomically: ``.svg`` (text stays text), ``.png`` or ``.pdf``, or ``.html``, a page of its
         own of about 5 MB that needs no network.
 
+        Args:
+            dpi: pixels per inch of a ``.png``, by default 150; fewer make it smaller. The other forms are drawn at any size.
+
         Raises:
-            InputError: for another ending, or a folder that does not exist.
+            InputError: for another ending, a folder that does not exist, or a ``dpi`` that gives no picture.
         """
         path = check_plot_path(path)
         if path.suffix.lower() == ".html":
             from sparse_circuits.view.plots.interactive import page_of
 
             return write_atomically(path, lambda to: to.write_text(page_of(self), encoding="utf-8"))
-        from sparse_circuits.view.figures import save
+        from sparse_circuits.view.figures import check_path, save
 
-        save(self.picture(), path)
+        check_path(path, dpi)
+        save(self.picture(), path, dpi)
         return path
 
     def to_html(self, *, script: bool = False) -> str:
@@ -84,10 +88,10 @@ class Plot:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """Plotly's own type for front ends that know it, and a PNG for those that do not, or run no scripts."""
-        from sparse_circuits.view.plots.interactive import spec_of
+        from sparse_circuits.view.plots.interactive import short_spec_of
 
         return {
-            "application/vnd.plotly.v1+json": spec_of(self),
+            "application/vnd.plotly.v1+json": short_spec_of(self),
             "image/png": base64.b64encode(self._png).decode(),
             "text/plain": repr(self),
         }

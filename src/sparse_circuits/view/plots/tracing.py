@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_n
 from sparse_circuits.view.plots.colours import CARRIES, NEUTRAL
 from sparse_circuits.view.plots.comparison import comparison_panel, correlations
+from sparse_circuits.view.plots.dots import Measure, dots_panel
 from sparse_circuits.view.plots.intervals import of_mean
-from sparse_circuits.view.plots.parts import CHARACTER, Axis, Panel, Rule, Series, Shape, shown
+from sparse_circuits.view.plots.parts import Axis, Panel
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
 
 if TYPE_CHECKING:
@@ -82,23 +83,8 @@ def plot_trace_comparison(
 
 
 def _moved(what: str, label: str, moved: Sequence[Moved]) -> Panel:
-    names = tuple(one.name for one in moved)
-    sides: tuple[tuple[str, str, str, Shape], ...] = (
-        ("together", "all at once", CARRIES, "circle"),
-        ("separate", "sum of the separate changes", NEUTRAL, "square"),
+    measures = (
+        Measure("all at once", tuple(one.together for one in moved), CARRIES, "circle"),
+        Measure("sum of the separate changes", tuple(one.separate for one in moved), NEUTRAL, "square"),
     )
-    marks = tuple(
-        Series(
-            name,
-            tuple(getattr(one, field) for one in moved),
-            tuple(map(float, range(len(moved)))),
-            tuple(f"{shown(one.name, 120)}\n{name}: {getattr(one, field):.4g}" for one in moved),
-            colour,
-            mark=mark,
-            size=6,
-        )
-        for field, name, colour, mark in sides
-    )
-    wide = CHARACTER * max(len(shown(name)) for name in names)
-    size = (max(7.2, wide + 3.5), 1.2 + 0.23 * max(3, len(names)))
-    return Panel(Axis(label), Axis(names=names), marks, (Rule(0.0, "x", dashed=False),), what, size)
+    return dots_panel([one.name for one in moved], measures, Axis(label), title=what)

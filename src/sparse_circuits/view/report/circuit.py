@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit
+from sparse_circuits.view.naming import method_name
 from sparse_circuits.view.report.given import Given
 from sparse_circuits.view.report.inline import picture
 from sparse_circuits.view.report.markup import (
@@ -24,6 +24,7 @@ from sparse_circuits.view.report.markup import (
     table,
     tag,
 )
+from sparse_circuits.view.standalone import embedded
 
 _STRONGEST = 15
 _DRAWN = 150  # edges or units of a circuit of components: more cannot be told apart
@@ -149,7 +150,7 @@ def _strongest(g: Given) -> Html:
 
 def _meant(g: Given) -> str:
     if not g.signed:
-        return f"{g.known.get('method', 'the method')}'s own measure of importance, without a sign"
+        return f"{method_name(g.known.get('method', 'the method'))}'s own measure of importance, without a sign"
     return (
         "an estimate of what ablating the part alone adds to the metric, a mean over prompts: what carries the behaviour is "
         "negative"
@@ -176,14 +177,11 @@ def _explorer(g: Given) -> Html:
     if g.explorer is None:
         how = g.missing.get("explorer")
         return tag("p", "A page to explore the circuit in was not given.", f" {how}" if how else "", class_="missing")
-    text = json.dumps(g.explorer, ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
     return tag(
         "div",
         tag("button", "Explore the circuit here", type="button", id="explore"),
         tag("span", " Its size, what its parts mean, search and notes; nothing is loaded from anywhere."),
         tag("div", id="explorer"),
-        tag("script", Html(text), type="application/json", id="explorer-page"),
+        tag("script", Html(embedded(g.explorer)), type="application/json", id="explorer-page"),
         class_="explorer",
     )

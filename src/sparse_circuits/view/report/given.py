@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.errors import InputError
 from sparse_circuits.view.caption import percent
+from sparse_circuits.view.explorer.data import scored
 from sparse_circuits.view.report.markup import counted
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Given:
     def parts(self) -> dict[str, float]:
         """Scores of the circuit's edges (nodes, units, features) by name, strongest first; nothing where it has none."""
         circuit = self.circuit
-        return circuit.to_dict() if _scored(circuit) else {}
+        return circuit.to_dict() if scored(circuit) else {}
 
     @cached_property
     def edges(self) -> dict[str, float]:
@@ -198,7 +199,7 @@ def nodes_of(circuit: Circuit | FeatureCircuit) -> dict[str, float | None]:
     """
     names = circuit.names if circuit.graph.level in ("features", "neurons") else circuit.nodes
     bare = dict.fromkeys(name.partition("@")[0] for name in names if not name.startswith("logits"))
-    if not _scored(circuit):
+    if not scored(circuit):
         return dict.fromkeys(bare)
     sums = dict.fromkeys(bare, 0.0)
     for name, score in circuit.to_dict().items():
@@ -207,10 +208,6 @@ def nodes_of(circuit: Circuit | FeatureCircuit) -> dict[str, float | None]:
             node = node.rpartition(".")[0]
         sums[node] = sums.get(node, 0.0) + score
     return {node: sums[node] for node in sorted(sums, key=lambda node: -abs(sums[node]))}
-
-
-def _scored(circuit: Circuit | FeatureCircuit) -> bool:
-    return (circuit.node_values if isinstance(circuit, FeatureCircuit) else circuit.values) is not None
 
 
 def _key(prompt: Any) -> Any:

@@ -52,8 +52,8 @@ def _from(g: Given) -> Html:
         how = g.missing.get("meanings") or "Pass meanings= of feature_pages or head_report."
         return tag("p", "What the nodes mean was not looked at. ", how, class_="missing")
     about = (
-        "The strongest nodes first. Words are shaded by how strongly the node fires on them, orange above 0 and blue below; the "
-        "underlined one is where it fires most."
+        "The strongest nodes first. Words are shaded by how strongly the node fires on them, purple above 0, ochre and "
+        "underlined below; the bold one is where it fires most."
     )
     looked = f" {g.looked_at}" if g.looked_at else ""
     how = g.missing.get("contexts")
@@ -188,7 +188,7 @@ def _patterns(known: Mapping[str, Any]) -> Html | None:
         row = [float(value or 0.0) for value in one["pattern"][-1]]
         last = Context(tuple(map(str, one["tokens"])), tuple(row), len(row) - 1, max(row))
         lines.append(Html(last.to_html(1.0)))
-    title = tag("h4", "Where its last token (underlined) looks, on prompts of the task")
+    title = tag("h4", "Where its last token (bold) looks, on prompts of the task")
     rows = listed(lines, class_="contexts plain paper")
     return join(title, rows, more("The whole pattern of the first", _grid(prompts[0])))
 

@@ -5,9 +5,9 @@ if (button) {
     const frame = document.createElement('iframe');
     frame.title = 'The circuit, to be explored';
     frame.setAttribute('sandbox', 'allow-scripts allow-downloads');
+    frame.addEventListener('load', () => frame.focus()); // keys are for what is in it
     frame.srcdoc = JSON.parse(document.getElementById('explorer-page').textContent);
     document.getElementById('explorer').replaceChildren(frame);
     button.disabled = true;
-    frame.focus();
   });
 }

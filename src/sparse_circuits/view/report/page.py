@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +26,7 @@ from sparse_circuits.view.report.meaning import meaning
 from sparse_circuits.view.report.question import question
 from sparse_circuits.view.report.unexplained import unexplained
 from sparse_circuits.view.report.verdict import verdict
+from sparse_circuits.view.standalone import assembled, text_of
 
 if TYPE_CHECKING:
     Section = Callable[[Given], Html]
@@ -169,32 +167,25 @@ def _check(g: Given) -> None:
 
 
 def _assemble(g: Given) -> str:
-    """One file out of sections, style and scripts; its own policy forbids it to load anything or to run other scripts."""
-    here = files("sparse_circuits.view.report")
-    scripts = [here.joinpath("page.js").read_text(encoding="utf-8")] if g.explorer is not None else []
+    scripts = [text_of("report", "page.js")] if g.explorer is not None else []
     drawing = _plot_scripts() if g.interactive and g.curve is not None else []
-    allowed = [_hash(script) for script in (*scripts, *drawing)]
-    if g.explorer is not None:
-        allowed += _allowed_by(g.explorer)
-    policy = (
-        f"default-src 'none'; script-src {' '.join(allowed) or repr('none')}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     sections = [tag("section", tag("h2", heading), made(g), id=key) for key, heading, made in SECTIONS]
     size = f"{g.size} by {g.own}" if g.parts or g.edges else g.size
     parts = {
-        "policy": html.escape(policy),
         "title": html.escape(g.title),
         "subtitle": html.escape(f"{size}, found in {g.known.get('model', 'a model')} and evaluated on {g.prompts}"),
-        "style": here.joinpath("page.css").read_text(encoding="utf-8"),
         "contents": listed((link(f"#{key}", heading) for key, heading, _ in SECTIONS), ordered=True),
         "body": join(*sections, by="\n"),
         "footer": html.escape(f"Made by sparse-circuits {__version__}. The whole report is in this file."),
-        "scripts": "".join(f"<script>{script}</script>" for script in (*drawing, *scripts)),
     }
-    page = here.joinpath("page.html").read_text(encoding="utf-8")
-    pieces = page.split("{{")  # one pass, so that nothing in the data is taken for a place to fill
-    return pieces[0] + "".join(parts[key] + rest for key, _, rest in (piece.partition("}}") for piece in pieces[1:]))
+    return assembled(
+        "report",
+        g.title,
+        (*drawing, *scripts),
+        parts=parts,
+        allowed=() if g.explorer is None else _allowed_by(g.explorer),
+        more='<meta name="color-scheme" content="light dark">\n',
+    )
 
 
 def _plot_scripts() -> list[str]:
@@ -202,10 +193,6 @@ def _plot_scripts() -> list[str]:
     from sparse_circuits.view.plots import plot_script
 
     return [piece.removesuffix("</script>") for piece in plot_script().split("<script>")[1:]]
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _allowed_by(page: str) -> list[str]:

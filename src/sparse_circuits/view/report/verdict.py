@@ -63,6 +63,11 @@ def _unexplained(g: Given) -> Html | None:
         return join(
             "It does ", tag("strong", share(-gap)), f" more than the whole model ({number(-missing)} beyond {of})."
         )
+    if gap > 1:
+        return join(
+            tag("strong", "Nothing"),
+            f" of the behaviour is explained: with the circuit alone it lacks {number(missing)} of {of}.",
+        )
     if round(gap, 2) == 0:
         return join("Less than ", tag("strong", "1%"), " of the behaviour is not explained, on average over prompts.")
     return join("Not explained: ", tag("strong", share(gap)), f" of the behaviour ({number(missing)} of {of}).")
@@ -76,6 +81,19 @@ def _doubts(g: Given) -> list[str]:
         found.append(
             f"{part} of these prompts are those that the circuit was found on, so that its faithfulness on others may be lower."
         )
+    low, high = e.faithfulness_interval
+    if high < 0:
+        found.append(
+            "On its own the circuit works against the behaviour: the metric is lower than with everything replaced."
+        )
+    elif high < 0.5:
+        found.append(
+            "Most of the behaviour is missing: a larger circuit, or other parts, would be needed to explain it."
+        )
+    elif low > 1:
+        found.append("It does more than the whole model: parts that hold the behaviour back were left out.")
+    if high - low > 0.5:
+        found.append("The interval is wide: on so few or so different prompts little can be said.")
     if g.baseline is not None and e.faithfulness_interval[0] <= g.baseline.interval[1]:
         found.append("Some random circuits of the same size do as well: the choice of its parts has shown nothing.")
     if e.completeness is not None and e.completeness > 0.5:

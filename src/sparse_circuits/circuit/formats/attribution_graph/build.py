@@ -263,7 +263,7 @@ def metadata_of(
     places = getattr(circuit.graph, "places", ())
     return {
         "slug": slug,
-        "scan": model if scan is None else scan,
+        "scan": (re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).name) or "model") if scan is None else scan,
         "transcoder_list": [place.dictionary_id for place in places if place.dictionary_id],
         "prompt_tokens": list(prompt.tokens),
         "prompt": prompt.text,

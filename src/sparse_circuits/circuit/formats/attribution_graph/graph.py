@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,7 +92,8 @@ class AttributionGraph:
             model, task, example: the prompt: one of the task's clean ones. Its tokens are the tokenizer's, or numbers.
             tokens: or the prompt's tokens alone, without a model: then nothing is known of probabilities and activations.
             slug: the graph's name in files and addresses; by default task, model and example.
-            scan: where pages of features are looked up; by default the model's name. Neuronpedia wants its name of the model.
+            scan: where pages of features are looked up; by default the model's name, without its owner or folder. Neuronpedia
+                wants its own name of the model; it takes only letters, digits, "_" and "-" here and in the slug.
             pages: by a node's name, what ``feature_pages`` returns.
             labels: by a node's name, what people call it; otherwise that of its page.
             state: pins, groups and notes that the explorer saved: pinned nodes, supernodes and labels here.
@@ -104,8 +107,8 @@ class AttributionGraph:
             raise InputError(
                 f"AttributionGraph.of({type(circuit).__name__}): expected a circuit, such as scores.top(60) returns."
             )
-        if slug is not None and not re.fullmatch(r"[^/\\]+", slug):
-            raise InputError(f"slug={slug!r}: expected a name that a file may have.")
+        if slug is not None:
+            check_slug(slug)
         if tokens is not None and model is None and task is None:
             prompt = Prompt.of_tokens(circuit, tokens)
         elif tokens is None and model is not None and task is not None:
@@ -170,12 +173,12 @@ class AttributionGraph:
             )
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file that does not end in .json; expected a folder, or a name that does.")
-        path.mkdir(parents=True, exist_ok=True)
         shown = self
         if self.pages:
             own = _file_name(self.slug)  # a folder for each graph: others may have other dictionaries at the same sites
             self._write_pages(path / "features" / own)
             shown = replace(self, metadata={**self.metadata, "scan": f"{LOCAL}{own}"})
+        path.mkdir(parents=True, exist_ok=True)
         file = _write(path / f"{_file_name(self.slug)}.json", shown.to_dict())
         _list(path / _INDEX, shown.metadata)
         return file
@@ -233,12 +236,35 @@ class AttributionGraph:
         return circuit_of(self, graph)
 
     def _write_pages(self, folder: Path) -> None:
+        """All of them, or none where that is interrupted."""
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for number, page in self.pages.items():
-            _write(folder / f"{number}.json", page)
+        temporary = folder / f".{os.getpid()}.new"
+        try:
+            temporary.mkdir()
+            for number, page in self.pages.items():
+                _write(temporary / f"{number}.json", page)
+            for page in list(temporary.iterdir()):
+                page.replace(folder / page.name)
+            temporary.rmdir()
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            for one in made:  # innermost first
+                if not any(one.iterdir()):
+                    one.rmdir()
+            raise
 
     def __repr__(self) -> str:
         return f"AttributionGraph({self.slug!r}, {len(self.nodes)} nodes, {len(self.links)} links, {len(self.pages)} pages)"
+
+
+def check_slug(slug: str) -> None:
+    """
+    Raises:
+        InputError: for what no file can be called.
+    """
+    if not re.fullmatch(r"[^/\\]+", slug):
+        raise InputError(f"slug={slug!r}: expected a name that a file may have.")
 
 
 def _check(content: Any, what: str) -> None:

@@ -114,10 +114,6 @@ class Prompt:
             _activations(circuit, found, at),
         )
 
-    def where(self, position: int | None) -> int:
-        """The token of one of the graph's positions; of the whole prompt, the one after which the metric looks."""
-        return self.read if position is None else self.at[position]
-
 
 def _text(tokenizer: Any, token: int) -> str:
     return str(token) if tokenizer is None else tokenizer.decode([token])
