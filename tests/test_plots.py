@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import json
 import math
-import shutil
 import subprocess
 import sys
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from browsing import Opened
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -757,39 +757,23 @@ def test_pages_hold_the_script_once_and_nothing_from_elsewhere(tmp_path: Path) -
     assert "href=" not in outside
 
 
-def test_pages_work_from_disk_without_a_network(tmp_path: Path) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="the browser test needs Playwright")
-    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser_path is None:
-        pytest.skip("the browser test needs Chromium")
+def test_pages_work_from_disk_without_a_network(open_page: Callable[..., Opened], tmp_path: Path) -> None:
     plots = [scores_on(GRAPH).plot(), evaluation().plot(), RESULTS["Curve"]().plot()]
     pieces = "".join(plot.to_html() for plot in plots)
     several = tmp_path / "several.html"
     several.write_text(f"<!DOCTYPE html><meta charset=utf-8>{pieces}{plot_script()}", encoding="utf-8")
     name = "$x$ </script><img src=http://127.0.0.1/x onerror=alert(1)>"
     odd = plot_interventions({name: [1.0, 3.0]}, tmp_path / "odd.html", title=name)
-    trouble: list[str] = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(offline=True)
-        page = context.new_page()
-        page.on("console", lambda message: trouble.append(message.text))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda request: trouble.append(request.url) if request.url[:5] != "file:" else None)
-        page.goto((tmp_path / "odd.html").as_uri())
-        page.wait_for_selector(".main-svg .ytick")
-        said = page.locator(".main-svg .ytick text").all_text_contents()
-        assert said == [shown(name)]
-        assert odd.title in page.title()
-        page.goto(several.as_uri())
-        page.wait_for_function("document.querySelectorAll('.main-svg .xlines-above').length >= 3")
-        page.mouse.move(*page.evaluate(f"({CELL})(0)"))
-        page.wait_for_selector(".hoverlayer .hovertext")
-        hovered = page.locator(".hoverlayer .hovertext").text_content()
-        browser.close()
+    page = open_page(tmp_path / "odd.html", offline=True).page
+    page.wait_for_selector(".main-svg .ytick")
+    assert page.locator(".main-svg .ytick text").all_text_contents() == [shown(name)]
+    assert odd.title in page.title()
+    page = open_page(several, offline=True).page
+    page.wait_for_function("document.querySelectorAll('.main-svg .xlines-above').length >= 3")
+    page.mouse.move(*page.evaluate(f"({CELL})(0)"))
+    page.wait_for_selector(".hoverlayer .hovertext")
     value = cells(plots[0])["a2.h0"]  # the first cell of the top row
-    assert hovered == f"a2.h0{value:.4g}"
-    assert not trouble
+    assert page.locator(".hoverlayer .hovertext").text_content() == f"a2.h0{value:.4g}"
 
 
 # The middle of the first cell of a page's n-th plot, a heatmap.
