@@ -81,11 +81,7 @@ def draw_feature_circuit(
     feature_marks.edges(axes, placed, look)
     feature_marks.boxes(axes, placed, look)
     top = layout.height + above - 0.2
-    for i, line in enumerate(head):
-        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top", parse_math=False)
-    top -= 0.27 * len(head) + 0.03
-    for i, line in enumerate(details):
-        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top", parse_math=False)
+    marks.heading(axes, head, details, top, _LINE)
     start = -0.3 if not layout.columns else -0.45
     for i, row in enumerate(rows):
         marks.legend_row(axes, row.text, start - _LINE * i, row.samples, row.symbol)

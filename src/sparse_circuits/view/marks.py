@@ -156,6 +156,15 @@ def say(axes: Axes, layout: Layout, message: str) -> None:
     )
 
 
+def heading(axes: Axes, head: Sequence[str], details: Sequence[str], top: float, line: float) -> None:
+    """Title and details above a picture, from ``top`` downwards; a line of details is ``line`` inches high."""
+    for i, text in enumerate(head):
+        axes.text(0.3, top - 0.27 * i, text, size=13, weight="bold", color=INK, va="top", parse_math=False)
+    top -= 0.27 * len(head) + 0.03
+    for i, text in enumerate(details):
+        axes.text(0.3, top - line * i, text, size=9.5, color=INK, va="top", parse_math=False)
+
+
 def legend_row(
     axes: Axes, text: str, y: float, samples: Sequence[tuple[float, str, str]], symbol: str, dashed: bool = False
 ) -> None:

@@ -87,11 +87,7 @@ def draw_circuit(
     if not shown.size:
         marks.say(axes, layout, f"This circuit has no {circuit.graph.thing}s.")
     top = layout.height + above - 0.25
-    for i, line in enumerate(head):
-        axes.text(0.3, top - 0.27 * i, line, size=13, weight="bold", color=marks.INK, va="top", parse_math=False)
-    top -= 0.27 * len(head) + 0.03
-    for i, line in enumerate(details):
-        axes.text(0.3, top - _LINE * i, line, size=9.5, color=marks.INK, va="top", parse_math=False)
+    marks.heading(axes, head, details, top, _LINE)
     for i, row in enumerate(rows):
         marks.legend_row(axes, row.text, -0.6 - _LINE * i, row.samples, row.symbol)
     return save(figure, to, dpi)
