@@ -20,6 +20,9 @@ _OPTIONS = [
     "--disable-sync",
     "--no-first-run",
 ]
+# The page's own clock: timers of a page that were set earlier and for less go off before it.
+_SETTLED = """(milliseconds) => new Promise((done) => setTimeout(
+  () => requestAnimationFrame(() => requestAnimationFrame(done)), milliseconds))"""
 _OWN = ("file:", "data:", "blob:", "about:")
 
 
@@ -42,16 +45,33 @@ class Opened:
     def node(self, name: str, pane: str = "a") -> Any:
         return self.page.locator(f"#pane-{pane} .node[data-name={json.dumps(name)}]")
 
+    def settle(self, milliseconds: int = 100) -> None:
+        """Until all that the page put off for less than this has happened and been drawn, however slow the machine."""
+        self.page.evaluate(_SETTLED, milliseconds)
+
     def press(self, key: str) -> None:
         self.page.keyboard.press(key)
-        self.page.wait_for_timeout(60)  # what changed is drawn with the next frame
+        self.settle()
 
     def text(self, where: str) -> str:
-        self.page.wait_for_timeout(130)  # the panel follows when the slider rests
+        self.settle()
         return self.page.locator(where).text_content() or ""
+
+    def load_notes(self, file: Path) -> str:
+        """Give the explorer a file of notes; what it says when it has read it."""
+        self.page.evaluate("document.getElementById('status').textContent = ''")
+        self.page.locator("#file").set_input_files(file)
+        self.page.wait_for_function("document.getElementById('status').textContent")
+        return self.text("#status")
 
     def data(self) -> dict[str, Any]:
         return json.loads(self.page.locator("#data").text_content() or "")
+
+
+def close_keys(frame: Any) -> None:
+    """In an explorer's frame: the list of keys, which must be open, goes with its button."""
+    frame.locator("#keys button").click()
+    frame.locator("#keys").wait_for(state="hidden")
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +87,16 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Open a page, or a file that holds one; afterwards none may have complained."""
+    """Open a page, or a file that holds one; afterwards none may have complained.
+
+    Nothing moves by itself: a click on what is still being scrolled into place would miss it.
+    """
     opened: list[tuple[Any, Opened]] = []
 
     def go(made: Any, *, width: int = 1280, height: int = 800, **options: Any) -> Opened:
         file = made if isinstance(made, Path) else made.save(tmp_path / f"page{len(opened)}.html")
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
+        options = {"accept_downloads": True, "reduced_motion": "reduce", **options}
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
         one = Opened(context.new_page(), file)
         opened.append((context, one))
         return one

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from browsing import close_keys
 
 import sparse_circuits as sc
 from sparse_circuits.features import mlp_report
@@ -516,9 +517,9 @@ def test_a_colleague_reads_it(made: Made, open_page: Any) -> None:
     inside = page.frame_locator("#explorer iframe")
     inside.locator(".node").first.wait_for()
     assert inside.locator("#title").text_content() == "ioi, toy"
+    page.wait_for_function("document.activeElement.tagName === 'IFRAME'")
     page.keyboard.press("?")
-    inside.locator("#keys button").click()
-    assert not inside.locator("#keys").is_visible()
+    close_keys(inside)
     # on paper nothing is folded away
     numbers = page.get_by_role("rowheader", name="20", exact=True)
     assert not numbers.is_visible()
