@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 VENV_TL4 := .venv-tl4
 PINS := requirements/torch.txt requirements/common.txt requirements/tools.txt pyproject.toml
+# A process for every core, each of about 1 GB.
+PYTEST := -m pytest -n auto --maxprocesses 16
 # The tests of what TransformerLens 4 can run.
 TL4_TESTS := tests
 
@@ -29,10 +31,10 @@ demo: $(VENV)/installed
 	$(VENV)/bin/sparse-circuits demo
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python $(PYTEST)
 
 test-tl4: $(VENV_TL4)/installed
-	$(VENV_TL4)/bin/python -m pytest -n auto $(TL4_TESTS)
+	$(VENV_TL4)/bin/python $(PYTEST) $(TL4_TESTS)
 
 check: $(VENV)/installed
 	$(VENV)/bin/ruff check

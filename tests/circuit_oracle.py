@@ -1,16 +1,18 @@
 """Slow and obvious: circuits run through TransformerLens's own hooks, one reading place at a time.
 
 What a layer's queries, keys and values, its MLP or the logits read is set outright, and what comes out is read off; only the
-sums that they read are added up here. Prompts of one length.
+sums that they read are added up here. Prompts of one length. Circuits of one graph run together: a batch holds a copy of the
+prompts for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
-from oracles import post_norm, split_inputs
+from oracles import post_norm, run_hooked, split_inputs
 from torch import Tensor
 
 import sparse_circuits as sc
@@ -23,6 +25,7 @@ class Parts:
         self.model, self.tokens = model, tokens
         self.n_heads = model.cfg.n_heads
         self.has_mlp = not model.cfg.attn_only
+        self.points = dict(model.hook_dict)  # a bridge puts it together anew every time
         # GPT-J's attention in TransformerLens has no inputs of its own for q, k and v
         self.split = type(model.blocks[0].attn).__name__ != "AttentionBridge"
 
@@ -36,10 +39,10 @@ class Parts:
         def keep(x: Tensor, hook: object, name: str) -> None:
             found[name] = x
 
-        hooks: list = [(name, lambda x, hook, value=value: put(x, hook, value)) for name, value in sets.items()]
-        hooks += [(name, lambda x, hook, name=name: keep(x, hook, name)) for name in reads]
+        hooks: list = [(name, partial(put, value=value)) for name, value in sets.items()]
+        hooks += [(name, partial(keep, name=name)) for name in reads]
         with torch.no_grad(), split_inputs(self.model) if self.split else nullcontext():
-            found["logits"] = self.model.run_with_hooks(self.tokens, fwd_hooks=hooks, return_type="logits")
+            found["logits"] = run_hooked(self.model, self.points, self.tokens, hooks)
         return [found[name] for name in (*reads, "logits")]
 
     def heads(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -103,54 +106,69 @@ class Values:
         self.hidden = [found[parts.hidden_site(layer)] for layer in layers] if parts.has_mlp else []
         self.mlp = [found[f"blocks.{layer}.hook_mlp_out"] for layer in layers] if parts.has_mlp else []
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Values:
+        """The same with every value changed, and the learned positions as they are."""
+        out = object.__new__(Values)
+        out.embedding, out.positions = change(self.embedding), self.positions
+        out.z, out.hidden, out.mlp = ([change(x) for x in xs] for xs in (self.z, self.hidden, self.mlp))
+        return out
+
     def ablated(self, ablation: str) -> Values:
         """Constants of a kind of ablation made from these values."""
+        if ablation == "ZERO":
+            return self.each(torch.zeros_like)
+        over = (0, 1) if ablation == "MEAN" else 0
+        return self.each(lambda x: x.mean(over, keepdim=True).expand_as(x))
 
-        def constant(x: Tensor) -> Tensor:
-            if ablation == "ZERO":
-                return torch.zeros_like(x)
-            return x.mean((0, 1) if ablation == "MEAN" else 0, keepdim=True).expand_as(x)
-
-        out = object.__new__(Values)
-        out.embedding, out.positions = constant(self.embedding), self.positions
-        out.z, out.hidden, out.mlp = ([constant(x) for x in xs] for xs in (self.z, self.hidden, self.mlp))
+    def repeated(self, copies: int) -> Values:
+        out = self.each(lambda x: x.repeat(copies, *[1] * (x.dim() - 1)))
+        out.positions = self.positions.repeat(copies, 1, 1)
         return out
 
 
-def values_of(model, task: sc.Task, ablation: str) -> Values:
-    """The ablated values of a task."""
-    if ablation == "PATCH":
-        return Values(model, torch.tensor(task.corrupted))
-    return Values(model, torch.tensor(task.clean)).ablated(ablation)
-
-
-def circuit_metric(model, circuit: sc.Circuit, task: sc.Task, ablated: Values, groups: Tensor | None = None) -> Tensor:
-    """The metric (a LogitDiff of ids) per example with only a circuit.
+class CircuitOracle:
+    """The metric (a LogitDiff of ids) of a task's prompts with only a circuit.
 
     Args:
         groups: every token's position, ``[batch, pos]``, where the graph has positions.
     """
-    tokens = torch.tensor(task.clean)
-    parts, clean = Parts(model, tokens), Values(model, tokens)
-    groups = torch.zeros_like(tokens) if groups is None else groups
-    run = _edges if circuit.graph.level == "edges" else _units
-    final = run(parts, circuit, clean, ablated, groups)
-    last = circuit.graph.n_layers - 1
-    logits = parts.run({f"blocks.{last}.hook_resid_post": final}, ())[-1][:, -1]
-    rows, metric = torch.arange(len(tokens)), task.metric
-    assert isinstance(metric, sc.LogitDiff)
-    return logits[rows, torch.tensor(metric.correct)] - logits[rows, torch.tensor(metric.incorrect)]
+
+    def __init__(self, model, task: sc.Task, ablation: str, groups: Tensor | None = None) -> None:
+        self.model, self.tokens = model, torch.tensor(task.clean)
+        self.clean = Values(model, self.tokens)
+        patch = ablation == "PATCH"
+        self.ablated = Values(model, torch.tensor(task.corrupted)) if patch else self.clean.ablated(ablation)
+        self.groups = torch.zeros_like(self.tokens) if groups is None else groups
+        assert isinstance(task.metric, sc.LogitDiff)
+        self.right, self.wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
+
+    def metrics(self, circuits: list[sc.Circuit]) -> Tensor:
+        """``[circuits, examples]``."""
+        graph, copies = circuits[0].graph, len(circuits)
+        assert all(circuit.graph == graph for circuit in circuits)
+        parts = Parts(self.model, self.tokens.repeat(copies, 1))
+        run, masks = _edges if graph.level == "edges" else _units, [circuit.mask.float() for circuit in circuits]
+        final = run(parts, graph, masks, self.clean.repeated(copies), self.ablated.repeated(copies), self.groups)
+        logits = parts.run({f"blocks.{graph.n_layers - 1}.hook_resid_post": final}, ())[-1][:, -1]
+        rows = torch.arange(len(logits))
+        right, wrong = (logits[rows, answers.repeat(copies)] for answers in (self.right, self.wrong))
+        return (right - wrong).view(copies, -1)
 
 
-def _edges(parts: Parts, circuit: sc.Circuit, clean: Values, ablated: Values, groups: Tensor) -> Tensor:
-    graph, n = circuit.graph, circuit.graph.n_positions
-    mask = circuit.mask.view(graph.n_sources, n, graph.n_destinations, n).float()
+def _edges(
+    parts: Parts, graph: sc.Graph, masks: list[Tensor], clean: Values, ablated: Values, groups: Tensor
+) -> Tensor:
+    n = graph.n_positions
+    masks = [mask.view(graph.n_sources, n, graph.n_destinations, n) for mask in masks]
+    here = groups.repeat(len(masks), 1)
     z, mlp = list(ablated.z), list(ablated.mlp)
 
     def reads(destination: int, layers: int, query: int | None, heads_too: bool = False) -> Tensor:
         """The stream: after ``layers`` layers (and one more layer's heads); for a query at another position, or one's own."""
-        weights = mask[:, :, destination]
-        gate = weights[:, groups, groups] if query is None else weights[:, groups, query]  # [sources, batch, pos]
+        weights = [mask[:, :, destination] for mask in masks]
+        gate = torch.cat(
+            [w[:, groups, groups if query is None else query] for w in weights], 1
+        )  # [sources, batch, pos]
 
         def mixed(u: int, now: Tensor, then: Tensor) -> Tensor:
             return then + gate[u][..., None] * (now - then)
@@ -170,7 +188,7 @@ def _edges(parts: Parts, circuit: sc.Circuit, clean: Values, ablated: Values, gr
         found = torch.zeros_like(z[layer])
         for p in range(n):
             keys, values = (torch.stack([reads(i, layer, p) for i in which], 2) for which in (k, v))
-            found = torch.where((groups == p)[..., None, None], parts.heads(layer, queries, keys, values), found)
+            found = torch.where((here == p)[..., None, None], parts.heads(layer, queries, keys, values), found)
         z[layer] = found
         if graph.has_mlp:
             stream = reads(graph.reads_at(layer, "mlp").start, layer, None, heads_too=not graph.parallel)
@@ -178,12 +196,14 @@ def _edges(parts: Parts, circuit: sc.Circuit, clean: Values, ablated: Values, gr
     return reads(graph.n_destinations - 1, graph.n_layers, None)
 
 
-def _units(parts: Parts, circuit: sc.Circuit, clean: Values, ablated: Values, groups: Tensor) -> Tensor:
-    graph = circuit.graph
-    mask = circuit.mask.view(graph.n_units, -1).float()
+def _units(
+    parts: Parts, graph: sc.Graph, masks: list[Tensor], clean: Values, ablated: Values, groups: Tensor
+) -> Tensor:
+    masks = [mask.view(graph.n_units, -1) for mask in masks]
 
     def mixed(units: slice, now: Tensor, then: Tensor, shape: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-        return then + shape(mask[units][:, groups].movedim(0, -1)) * (now - then)
+        gate = torch.cat([mask[units][:, groups].movedim(0, -1) for mask in masks])
+        return then + shape(gate) * (now - then)
 
     stream = clean.positions + mixed(slice(0, graph.units_of_input), clean.embedding, ablated.embedding)
     for layer in range(graph.n_layers):

@@ -160,6 +160,12 @@ def make_model(name: str, root: Path, dtype: torch.dtype = torch.float32):
     return sc.load_model(folder, dtype=dtype, device="cpu")
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What a test draws without a generator of its own does not depend on the tests that its process ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory):
     """Models by family name, each made once."""
@@ -194,12 +200,22 @@ def token_task(n: int = 4, length: int = 7, *, varied: bool = False, metric: obj
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that the command ``demo`` left, of fewer prompts than it takes by itself, and what it printed."""
+    """The folder that the command ``demo`` left, of fewer prompts than it takes by itself, and what it printed.
+
+    Made by the first process that asks for it, for all the processes of a run; nothing writes into it afterwards.
+    """
+    from filelock import FileLock
     from typer.testing import CliRunner
 
     from sparse_circuits.cli.app import app
 
-    out = tmp_path_factory.mktemp("demo")
-    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--examples", "16", "--device", "cpu"])
-    assert result.exit_code == 0, result.output
-    return out, result.stdout
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder is its own, in that of the run
+        root = root.parent
+    out, printed = root / "demo", root / "demo.txt"
+    with FileLock(root / "demo.lock"):
+        if not printed.exists():
+            result = CliRunner().invoke(app, ["demo", "--out", str(out), "--examples", "16", "--device", "cpu"])
+            assert result.exit_code == 0, result.output
+            printed.write_text(result.stdout, encoding="utf-8")
+    return out, printed.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from oracles import run_hooked
 from torch import Tensor
 
 from sparse_circuits.dictionary.dictionary import Dictionary, Normalized
@@ -115,6 +116,7 @@ class Runs:
         self.model, self.graph, self.places = model, graph, graph.places
         self.clean = torch.tensor(task.clean)
         self.corrupted = None if task.corrupted is None else torch.tensor(task.corrupted)
+        self.points = dict(model.hook_dict)  # a bridge puts it together anew every time
         self._metric = metric or self._difference(task)
         self.names = [self._names(place.site) for place in self.places]
 
@@ -131,8 +133,11 @@ class Runs:
             return None, site.hook_name
         return f"blocks.{site.layer}.{READS[site.reads]}", f"blocks.{site.layer}.hook_mlp_out"
 
-    def run(self, tokens: Tensor, put: Put | None = None) -> tuple[Tensor, list[Split]]:
-        """The metric per example, and every place; ``put`` may return what is written there instead."""
+    def run(self, tokens: Tensor, put: Put | None = None, copies: int = 1) -> tuple[Tensor, list[Split]]:
+        """The metric per example, and every place; ``put`` may return what is written there instead.
+
+        ``tokens`` may hold several copies of the prompts, one after the other, each for something else to be put in.
+        """
         found: list[Split | None] = [None] * len(self.places)
         reads: dict[int, Tensor] = {}
         hooks = []
@@ -157,8 +162,9 @@ class Runs:
             if read is not None:
                 hooks.append((read, reader(i)))
             hooks.append((written, writer(i)))
-        logits = self.model.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
-        return self._metric(logits), found  # pyright: ignore[reportReturnType]
+        logits = run_hooked(self.model, self.points, tokens, hooks)
+        metric = self._metric(logits) if copies == 1 else torch.cat([self._metric(x) for x in logits.chunk(copies)])
+        return metric, found  # pyright: ignore[reportReturnType]
 
     def values(self, tokens: Tensor) -> list[Split]:
         with torch.no_grad():
@@ -216,7 +222,7 @@ def averaged(runs: Runs, over: Tensor, dims: Sequence[int]) -> Changes:
 
 @torch.no_grad()
 def exact_effects(runs: Runs, changes: Changes, groups: Tensor, n_groups: int) -> Tensor:
-    """m(clean, do(node = its ablated value)) - m(clean), one run each: ``[examples, nodes of the graph]``.
+    """m(clean, do(node = its ablated value)) - m(clean), a place's nodes side by side: ``[examples, nodes of the graph]``.
 
     Args:
         groups: the position of the graph that each token is at, ``[batch, pos]``.
@@ -224,6 +230,7 @@ def exact_effects(runs: Runs, changes: Changes, groups: Tensor, n_groups: int) -
     base, _ = runs.run(runs.clean)
     out = torch.zeros(len(base), runs.graph.offsets[-1] * n_groups)
     for place, (offset, spot) in enumerate(zip(runs.graph.offsets, runs.places, strict=False)):
+        columns, changed = [], []
         for node, kind, which in runs.nodes(place):
             change = changes.features[place] if kind == "feature" else None
             moved = (
@@ -232,14 +239,18 @@ def exact_effects(runs: Runs, changes: Changes, groups: Tensor, n_groups: int) -
                 else change[..., which, None] * spot.dictionary.W_dec[which]
             )
             for group in range(n_groups):
-                here = (groups == group)[..., None]
-                if not bool((moved * here).any()):
-                    continue
+                there = moved * (groups == group)[..., None]
+                if bool(there.any()):
+                    columns.append((offset + node) * n_groups + group)
+                    changed.append(there)
+        if not columns:
+            continue
 
-                def put(i: int, s: Split, place: int = place, moved: Tensor = moved * here) -> Tensor | None:
-                    return s.written + moved if i == place else None
+        def put(i: int, s: Split, place: int = place, changed: list[Tensor] = changed) -> Tensor | None:
+            return s.written + torch.cat(changed) if i == place else None
 
-                out[:, (offset + node) * n_groups + group] = runs.run(runs.clean, put)[0] - base
+        values, _ = runs.run(runs.clean.repeat(len(columns), 1), put, len(columns))
+        out[:, columns] = (values.view(len(columns), -1) - base).T
     return out
 
 

@@ -1,8 +1,11 @@
-"""Slow and obvious: edges patched one at a time through TransformerLens's own hooks, not the library's forward pass."""
+"""Obvious: every edge patched by itself through TransformerLens's own hooks, not the library's forward pass.
+
+What is tried runs side by side in one batch; nothing else is done to be quick.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,6 +28,17 @@ def split_inputs(model):
         model.set_use_split_qkv_input(False)
         if has_mlp:
             model.set_use_hook_mlp_in(False)
+
+
+def run_hooked(model, points: dict, tokens: Tensor, hooks: list) -> Tensor:
+    """Logits of a run with hooks at some of the hook points: ``run_with_hooks``, where a bridge looks them up for every hook."""
+    try:
+        for name, hook in hooks:
+            points[name].add_hook(hook)
+        return model(tokens, return_type="logits")
+    finally:
+        for name, _ in hooks:
+            points[name].remove_hooks("fwd")
 
 
 @torch.no_grad()
@@ -85,48 +99,54 @@ def source_changes(model, graph: sc.Graph, clean: Tensor, ablated: Tensor, share
 
 
 class Patcher:
-    """Runs of a model on a task's prompts of one length, with hooks; the metric is the logit difference at the end."""
+    """Runs of a model on a task's prompts of one length, with hooks; the metric is the logit difference at the end.
+
+    A batch holds as many copies of the prompts, one after the other, as there are things to try, each to its own copy.
+    """
 
     def __init__(self, model, graph: sc.Graph, task: sc.Task, groups: Tensor | None = None) -> None:
         self.model, self.graph, self.groups = model, graph, groups
-        self.clean, self.rows = torch.tensor(task.clean), torch.arange(len(task.clean))
+        self.points = dict(model.hook_dict)  # a bridge puts it together anew every time
+        self.clean = torch.tensor(task.clean)
         self.right, self.wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
         self.base = self.metric([])
 
-    def metric(self, hooks: list) -> Tensor:
-        logits = self.model.run_with_hooks(self.clean, fwd_hooks=hooks, return_type="logits")[:, -1]
-        return logits[self.rows, self.right] - logits[self.rows, self.wrong]
+    def metric(self, hooks: list, copies: int = 1) -> Tensor:
+        """``[copies, examples]``."""
+        tokens, rows = self.clean.repeat(copies, 1), torch.arange(copies * len(self.clean))
+        logits = run_hooked(self.model, self.points, tokens, hooks)[:, -1]
+        right, wrong = (logits[rows, answers.repeat(copies)] for answers in (self.right, self.wrong))
+        return (right - wrong).view(copies, -1)
 
-    def effect(self, *hooks: tuple) -> Tensor:
-        """Per example."""
-        return self.metric(list(hooks)) - self.base
+    def effect(self, *hooks: tuple, copies: int = 1) -> Tensor:
+        """``[copies, examples]``."""
+        return self.metric(list(hooks), copies) - self.base
 
-    def capture(self, names: list[str], *hooks: tuple) -> dict[str, Tensor]:
+    def capture(self, names: list[str], *hooks: tuple, copies: int = 1) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
 
         def keep(x: Tensor, hook: object, name: str) -> None:
             found[name] = x.clone()
 
-        self.metric([*hooks, *((name, partial(keep, name=name)) for name in names)])
+        self.metric([*hooks, *((name, partial(keep, name=name)) for name in names)], copies)
         return found
 
-    def here(self, position: int) -> Tensor:
-        """1 at the tokens of a position of the graph, else 0: ``[batch, pos, 1]``."""
-        return (torch.ones_like(self.clean) if self.groups is None else self.groups == position)[..., None].float()
+    def here(self, positions: Tensor) -> Tensor:
+        """1 at the tokens of each of some positions of the graph, else 0: ``[positions, batch, pos, 1]``."""
+        groups = torch.zeros_like(self.clean) if self.groups is None else self.groups
+        return (groups == positions[:, None, None])[..., None].float()
 
 
 def add(name: str, change: Tensor) -> tuple:
     return name, lambda x, hook: x + change
 
 
-def put(name: str, value: Tensor, at: object = ..., where: Tensor | float = 1.0) -> tuple:
-    """A hook that replaces a part of an activation, ``x[:, :, at]``, at some tokens."""
+def put(name: str, value: Tensor, at: object = ..., where: Tensor | None = None) -> tuple:
+    """A hook that replaces a part of an activation, ``x[:, :, at]``; where ``where`` is 1, not where it is 0."""
 
     def replace(x: Tensor, hook: object) -> Tensor:
-        x = x.clone()
-        # a factor of 0 or 1, with as many dimensions as the part
-        factor = where if isinstance(where, float) else where.reshape(where.shape[:2] + (1,) * (x[:, :, at].dim() - 2))
-        x[:, :, at] = x[:, :, at] * (1 - factor) + value[:, :, at] * factor
+        x, new = x.clone(), value[:, :, at]
+        x[:, :, at] = new if where is None else x[:, :, at] * (1 - where) + new * where
         return x
 
     return name, replace
@@ -156,39 +176,55 @@ def patched_effects(
     ablated = source_values(model, graph, torch.tensor(task.corrupted)) if values is None else values
     changes = source_changes(model, graph, clean, ablated, share)
     n, effects = graph.n_positions, torch.zeros(len(patcher.clean), *graph.shape)
-    for row in range(graph.n_sources * n):
-        change = changes[row // n] * patcher.here(row % n)
-        for v in range(graph.n_destinations):
-            columns = [v * n + to for to in range(n) if graph.mask[row, v * n + to]]
-            for column, effect in zip(columns, into(patcher, v, change, [c % n for c in columns]), strict=True):
-                effects[:, row, column] = effect
+    kinds = [(layer, kind) for layer in range(graph.n_layers) for kind in ("q", "k", "v", *["mlp"] * graph.has_mlp)]
+    for layer, kind in [*kinds, (graph.n_layers - 1, "logits")]:
+        reads = (
+            graph.reads_at(layer, kind) if kind != "logits" else slice(graph.n_destinations - 1, graph.n_destinations)
+        )
+        columns = slice(reads.start * n, reads.stop * n)
+        rows = graph.mask[:, columns].any(1).nonzero().flatten()
+        found = into(patcher, layer, kind, changes[rows // n] * patcher.here(rows % n))
+        effects[:, rows, columns] = found.permute(3, 1, 0, 2).flatten(2) * graph.mask[rows, columns]
     return effects if per_example else effects.mean(0)
 
 
-def into(patcher: Patcher, destination: int, change: Tensor, positions: list[int]) -> Iterator[Tensor]:
-    """Effects of a change of what one destination reads, of which only the node at some position takes notice."""
-    graph = patcher.graph
-    name, last = graph.destinations[destination], graph.n_layers - 1
-    layer = destination // graph.destinations_per_layer
+def into(patcher: Patcher, layer: int, kind: str, changes: Tensor) -> Tensor:
+    """Effects of changes of what the destinations of a kind read, each alone, of which the node at some position takes notice.
+
+    Args:
+        changes: ``[changes, batch, pos, d_model]``.
+
+    Returns:
+        ``[destinations, changes, positions, batch]``.
+    """
+    graph, copies, change = patcher.graph, len(changes), changes.flatten(0, 1)
     attn, mlp_out = f"blocks.{layer}.attn.", f"blocks.{layer}.hook_mlp_out"
-    if not positions:
-        return
-    if name == "logits":
-        yield patcher.effect(add(f"blocks.{last}.hook_resid_post", change))
-    elif name.startswith("m"):
-        read = f"blocks.{layer}.hook_resid_pre" if graph.parallel else f"blocks.{layer}.hook_attn_out"
-        written = patcher.capture([mlp_out], add(read, change))[mlp_out]
-        yield patcher.effect(put(mlp_out, written))
-    else:
-        which, at = name[-2], f"{attn}hook_{name[-2]}"
-        place = destination - graph.reads_at(layer, which).start
-        projected = patcher.capture([at], add(f"blocks.{layer}.hook_resid_pre", change))[at]
-        own = place * projected.shape[2] // (graph.n_heads if which == "q" else graph.n_kv)
-        z = patcher.capture([f"{attn}hook_z"], put(at, projected, own))[f"{attn}hook_z"]
-        # a query head with its own copy of a key or value is the only one to see it
-        heads = place if which != "q" and graph.n_kv > projected.shape[2] else slice(None)
-        for position in positions:
-            yield patcher.effect(put(f"{attn}hook_z", z, heads, patcher.here(position)))
+    if kind in ("mlp", "logits"):
+        if kind == "logits":
+            hook = add(f"blocks.{layer}.hook_resid_post", change)
+        else:
+            read = f"blocks.{layer}.hook_resid_pre" if graph.parallel else f"blocks.{layer}.hook_attn_out"
+            hook = put(mlp_out, patcher.capture([mlp_out], add(read, change), copies=copies)[mlp_out])
+        return patcher.effect(hook, copies=copies)[None, :, None].expand(1, -1, graph.n_positions, -1)
+
+    at, z_at = f"{attn}hook_{kind}", f"{attn}hook_z"
+    reads, n_groups = graph.reads_at(layer, kind), graph.n_heads if kind == "q" else graph.n_kv
+    n = reads.stop - reads.start
+    projected = patcher.capture([at], add(f"blocks.{layer}.hook_resid_pre", change), copies=copies)[at]
+    own = torch.eye(projected.shape[2])[torch.arange(n) * projected.shape[2] // n_groups]
+    # a query head with its own copy of a key or value is the only one to see it
+    seeing = torch.eye(n) if kind != "q" and graph.n_kv > projected.shape[2] else torch.ones(n, graph.n_heads)
+
+    def of_each(heads: Tensor) -> Tensor:
+        return heads.repeat_interleave(len(change), 0)[:, None, :, None]
+
+    put_in = put(at, projected.repeat(n, 1, 1, 1), where=of_each(own))
+    z = patcher.capture([z_at], put_in, copies=n * copies)[z_at]
+    effects = []
+    for here in patcher.here(torch.arange(graph.n_positions)):
+        where = of_each(seeing) * here.repeat(n * copies, 1, 1)[..., None]
+        effects.append(patcher.effect(put(z_at, z, where=where), copies=n * copies).view(n, copies, -1))
+    return torch.stack(effects, 2)
 
 
 @torch.no_grad()
@@ -203,59 +239,55 @@ def unit_effects(model, graph: sc.Graph, task: sc.Task, groups: Tensor | None = 
     ablated = Patcher(model, graph, sc.Task(task.corrupted, metric=task.metric)).capture(sites)
     ablated = {name: torch.zeros_like(x) for name, x in ablated.items()} if zero else ablated
     n, effects = graph.n_positions, torch.zeros(len(patcher.clean), *graph.shape)
-    for row in range(graph.n_units * n):
-        unit, where = row // n, patcher.here(row % n)
-        source = int(graph.owner[unit])
-        i = unit - int((graph.owner < source).sum())  # which of the source's units
-        layer, head = divmod(source - 1, graph.sources_per_layer)
-        part = i if graph.level in ("outputs", "neurons") else ...
+    for source in range(graph.n_sources):
+        units = (graph.owner == source).nonzero().flatten()
+        rows = torch.arange(int(units[0]) * n, (int(units[-1]) + 1) * n)
+        where = patcher.here(rows % n)
+        if len(units) > 1:  # each unit its own entry of what the source holds
+            where = where * torch.eye(len(units))[rows // n - units[0]][:, None, None]
+        where, layer, head = where.flatten(0, 1), *divmod(source - 1, graph.sources_per_layer)
+        held = {name: x.repeat(len(rows), *[1] * (x.dim() - 1)) for name, x in ablated.items()}
         z = f"blocks.{layer}.attn.hook_z"
         if source == 0:
-            hook = put("hook_embed", ablated["hook_embed"], i if graph.level == "outputs" else ..., where)
+            hook = put("hook_embed", held["hook_embed"], where=where)
         elif head == graph.n_heads:
             site = f"blocks.{layer}.mlp.hook_post" if graph.level == "neurons" else f"blocks.{layer}.hook_mlp_out"
-            hook = put(site, ablated[site], part, where)
+            hook = put(site, held[site], where=where)
         elif graph.level == "outputs":
-            W_O, change = model.blocks[layer].attn.W_O, torch.zeros(*patcher.clean.shape, graph.d_model)
-            change[..., i] = ((ablated[z] - clean[z])[:, :, head] @ W_O[head])[..., i]
+            W_O = model.blocks[layer].attn.W_O
+            change = ((ablated[z] - clean[z])[:, :, head] @ W_O[head]).repeat(len(rows), 1, 1) * where
             norm, attn_sum = post_norm(model, layer), torch.einsum("bphd,hdm->bpm", clean[z], W_O)
+            attn_sum = attn_sum.repeat(len(rows), 1, 1)
             change = change if norm is None else norm(attn_sum + change) - norm(attn_sum)
-            hook = add(f"blocks.{layer}.hook_attn_out", change * where)
+            hook = add(f"blocks.{layer}.hook_attn_out", change)
         else:
-            value = clean[z].clone()
-            value[:, :, head] = torch.where(
-                torch.ones(value.shape[-1], dtype=torch.bool)
-                if graph.level == "nodes"
-                else torch.arange(value.shape[-1]) == i,
-                ablated[z][:, :, head],
-                value[:, :, head],
-            )
-            hook = put(z, value, head, where)
-        effects[:, row] = patcher.effect(hook)
+            hook = put(z, held[z], head, where)
+        effects[:, rows] = patcher.effect(hook, copies=len(rows)).T
     return effects
 
 
 @torch.no_grad()
-def interpolated_effects(model, graph: sc.Graph, task: sc.Task, group: slice, moved: Tensor, change: Tensor) -> Tensor:
-    """m when a group of sources is moved and, besides, v reads ``change[u]`` more: for all edges u -> v that leave the group.
+def interpolated_slopes(
+    model, graph: sc.Graph, task: sc.Task, group: slice, moved: Tensor, change: Tensor, h: float = 1e-2
+) -> Tensor:
+    """How m changes, where a group of sources is moved, as v reads a little of ``change[u]`` more: for all edges u -> v that
+    leave the group, by a central difference.
 
     Moving a source is done by adding to what it wrote, where it wrote it.
     """
-    clean = torch.tensor(task.clean)
-    right, wrong = torch.tensor(task.metric.correct), torch.tensor(task.metric.incorrect)
-    rows = torch.arange(len(clean))
+    patcher = Patcher(model, graph, task)
     if group.start == 0:
         site = "hook_embed"
     else:
         layer, i = divmod(group.start - 1, graph.sources_per_layer)
         site = f"blocks.{layer}.hook_{'mlp' if i == graph.n_heads else 'attn'}_out"
-    move = (site, lambda x, hook: x + moved.sum(0))
     out = torch.zeros(graph.n_sources, graph.n_destinations)
     with split_inputs(model):
-        for u in range(group.start, group.stop):
-            for v in graph.mask[u].nonzero().flatten().tolist():
-                logits = model.run_with_hooks(
-                    clean, fwd_hooks=[move, read_hook(graph, v, change[u])], return_type="logits"
-                )
-                out[u, v] = (logits[rows, -1, right] - logits[rows, -1, wrong]).mean()
+        for v in range(graph.n_destinations):
+            sources = group.start + graph.mask[group, v].nonzero().flatten()
+            if len(sources):
+                both = torch.cat([h * change[sources], -h * change[sources]])
+                hooks = [add(site, moved.sum(0).repeat(len(both), 1, 1)), read_hook(graph, v, both.flatten(0, 1))]
+                more, less = patcher.metric(hooks, len(both)).mean(1).chunk(2)
+                out[sources, v] = (more - less) / (2 * h)
     return out

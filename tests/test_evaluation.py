@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from circuit_oracle import circuit_metric, values_of
+from circuit_oracle import CircuitOracle
 from conftest import FAMILIES, POST_NORM, token_task
 
 import sparse_circuits as sc
@@ -42,10 +42,9 @@ def positions_of(task: sc.Task, positions: bool) -> torch.Tensor | None:
 
 
 def assert_agrees(model, circuits: list[sc.Circuit], task: sc.Task, ablation: str) -> None:
-    ablated = values_of(model, task, ablation)
+    oracle = CircuitOracle(model, task, ablation, positions_of(task, bool(circuits[0].graph.positions)))
     results = sc.evaluate_many(model, circuits, task, ablation=getattr(sc.Ablation, ablation), batch_size=3)
-    for circuit, result in zip(circuits, results, strict=True):
-        expected = circuit_metric(model, circuit, task, ablated, positions_of(task, bool(circuit.graph.positions)))
+    for expected, result in zip(oracle.metrics(circuits), results, strict=True):
         assert (result.per_example - expected).abs().max() < 1e-4 * max(1.0, expected.abs().max())
 
 
@@ -97,7 +96,7 @@ def test_spans_of_other_lengths_agree_with_hooks_example_by_example(zoo) -> None
     for i, task in enumerate(tasks):
         groups = torch.zeros(3, len(task.clean[0]), dtype=torch.long)
         groups[:, 1 + i : 3], groups[:, 3 : 5 + i] = 1, 2
-        expected = circuit_metric(model, circuit, task, values_of(model, task, "PATCH"), groups)
+        (expected,) = CircuitOracle(model, task, "PATCH", groups).metrics([circuit])
         torch.testing.assert_close(values[3 * i : 3 * i + 3], expected, atol=1e-4, rtol=1e-4)
 
 

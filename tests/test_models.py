@@ -87,8 +87,8 @@ def test_a_run_holds_what_transformer_lens_caches(zoo, family: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", BRIDGES)
-def test_half_precision_is_accepted(tmp_path, family: str, dtype: torch.dtype) -> None:
-    model = make_model(family, tmp_path, dtype)
+def test_half_precision_is_accepted(zoo, family: str, dtype: torch.dtype) -> None:
+    model = zoo(family, dtype)
     ours, theirs = logits(anatomy_of(model)), model(PROMPTS, return_type="logits")
     assert ours.dtype == theirs.dtype == dtype
     assert (ours - theirs).abs().max() < 8 * torch.finfo(dtype).eps * theirs.abs().max()
@@ -771,19 +771,9 @@ def test_folder_without_a_tokenizer_takes_token_ids(zoo) -> None:
         sc.load_task("ioi", model)
 
 
-HUB_SCRIPT = """
-import sparse_circuits as sc
-model = sc.load_model("gpt2", device="cpu")
-assert model.tokenizer is not None
-task = sc.Task(["a b c", "c b a"], ["a b b", "c b b"], metric=sc.LogitDiff([" a", " b"], [" b", " c"]))
-scores = sc.attribute(model, sc.Graph.of(model), task)
-assert scores.values.abs().max() > 0
-print(scores.provenance["model"], scores.provenance["revision"])
-"""
-
-
-def test_hub_id_goes_through_the_hub_cache(tmp_path) -> None:
+def test_hub_id_goes_through_the_hub_cache(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights under gpt2's name, laid out as a download leaves them."""
+    import huggingface_hub.constants
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -798,10 +788,14 @@ def test_hub_id_goes_through_the_hub_cache(tmp_path) -> None:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<bos>")
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(snapshot)
-    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", HUB_SCRIPT], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["gpt2", revision]
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = sc.load_model("gpt2", device="cpu")
+    assert model.tokenizer is not None
+    task = sc.Task(["a b c", "c b a"], ["a b b", "c b b"], metric=sc.LogitDiff([" a", " b"], [" b", " c"]))
+    scores = sc.attribute(model, sc.Graph.of(model), task)
+    assert scores.values.abs().max() > 0
+    assert (scores.provenance["model"], scores.provenance["revision"]) == ("gpt2", revision)
 
 
 @pytest.mark.parametrize(

@@ -246,22 +246,23 @@ def recomputed_scores(model, graph: sc.Graph, task: sc.Task, dropped: int | None
         for layer in range(graph.n_layers):
             for which in "qk":
                 for place, v in enumerate(range(graph.reads_at(layer, which).start, graph.reads_at(layer, which).stop)):
-                    for u in range(int(graph.readable[v])):
+                    n = int(graph.readable[v])  # sources, side by side in one batch
 
-                        def add(x: torch.Tensor, hook, place: int = place, u: int = u) -> torch.Tensor:
-                            x = x.clone()
-                            x[:, :, place] += delta[u]
-                            return x
+                    def add(x: torch.Tensor, hook, place: int = place, n: int = n) -> torch.Tensor:
+                        x = x.clone()
+                        x[:, :, place] += delta[:n].flatten(0, 1)
+                        return x
 
-                        new: list[torch.Tensor] = []
-                        model.run_with_hooks(
-                            clean,
-                            fwd_hooks=[
-                                (f"blocks.{layer}.hook_{which}_input", add),
-                                (f"blocks.{layer}.attn.hook_z", lambda z, hook, new=new: new.append(z.clone())),
-                            ],
-                        )
-                        scores[:, u, v] = ((new[0] - held[layer].detach()) * dz[layer]).flatten(1).sum(1)
+                    new: list[torch.Tensor] = []
+                    model.run_with_hooks(
+                        clean.repeat(n, 1),
+                        fwd_hooks=[
+                            (f"blocks.{layer}.hook_{which}_input", add),
+                            (f"blocks.{layer}.attn.hook_z", lambda z, hook, new=new: new.append(z.clone())),
+                        ],
+                    )
+                    moved = new[0].unflatten(0, (n, -1)) - held[layer].detach()
+                    scores[:, :n, v] = (moved * dz[layer]).flatten(2).sum(2).T
     return scores
 
 

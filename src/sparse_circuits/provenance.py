@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,10 +31,12 @@ def provenance(model: Any, task: Task, **more: Any) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for package in ("sparse-circuits", "torch", "transformer-lens", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {name: _version(name) for name in ("sparse-circuits", "torch", "transformer-lens", "transformers")}
+
+
+@cache  # of a small model, reading them takes a third of the time of an attribution
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
