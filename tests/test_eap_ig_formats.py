@@ -404,6 +404,16 @@ def test_flags_alone_make_a_circuit(tmp_path: Path, ending: str) -> None:
     assert circuit.values is None
 
 
+def test_edges_without_a_score_may_say_null(tmp_path: Path) -> None:
+    """EAP-IG's first graphs, before anything was attributed."""
+    data = json_file(old=True)
+    for edge in data["edges"].values():
+        edge["score"] = None
+    circuit = Circuit.from_eap_ig(write_file(tmp_path / "c.json", data))
+    assert set(circuit.edges) == {"input->a0.h1<v>", "a0.h1->logits"}
+    assert circuit.values is None
+
+
 def test_rows_and_columns_are_found_by_name(tmp_path: Path) -> None:
     data, generator = pt_file(), torch.Generator().manual_seed(0)
     rows, columns = (torch.randperm(n, generator=generator) for n in data["edges_scores"].shape)
@@ -439,6 +449,24 @@ def without(data: dict[str, Any], *keys: str) -> dict[str, Any]:
     return data
 
 
+def changed(data: dict[str, Any], key: str, how: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    return {**data, key: how(data[key])}
+
+
+def wide(data: dict[str, Any]) -> dict[str, Any]:
+    data["nodes"]["m0"]["neurons"] = [True] * 8
+    return change(data, "cfg", "d_model", to=10**12)
+
+
+def narrow(data: dict[str, Any], neurons: Tensor | None = None) -> dict[str, Any]:
+    """Without the model's width."""
+    if neurons is None:
+        data["nodes"]["m0"]["neurons"] = []
+    else:
+        data["neurons_scores"] = neurons
+    return without(data, "cfg", "d_model")
+
+
 def impossible() -> dict[str, Any]:
     data = pt_file()
     data["edges_in_graph"][-1, 0] = True
@@ -460,6 +488,8 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "absurd n_layers": ("json", lambda: change(json_file(), "cfg", "n_layers", to=10**12), "nodes beside the logits"),
     "numeric parallel": ("json", lambda: change(json_file(), "cfg", "parallel_attn_mlp", to=0), "parallel_attn_mlp"),
     "float width": ("json", lambda: change(json_file(), "cfg", "d_model", to=8.5), "d_model"),
+    "negative width": ("json", lambda: change(json_file(), "cfg", "d_model", to=-8), "d_model"),
+    "absurd width": ("json", lambda: wide(json_file()), "8 entries; expected 1000000000000"),
     "missing node": ("json", lambda: without(json_file(), "nodes", "m1"), "8 are named"),
     "strange node": ("json", lambda: change(without(json_file(), "nodes", "m1"), "nodes", "x", to=True), "no nodes of"),
     "strange edge": (
@@ -477,6 +507,9 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "wordy score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to="1"), "expected a number"),
     "no edge": ("json", lambda: change(json_file(), "edges", "input->m0", to=True), "expected a mapping"),
     "few heads": ("json", lambda: change(json_file(), "nodes", "a0.h0", "neurons", to=[[True] * 8] * 2), "expected 3"),
+    "endless score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to=10**400), "not finite"),
+    "endless node": ("json", lambda: change(json_file(), "nodes", "m0", "score", to=-(10**400)), "infinite"),
+    "no width": ("json", lambda: narrow(json_file()), "0 entries; expected some"),
     "infinite score": ("json", lambda: change(json_file(), "edges", "input->m0", "score", to=1e999), "not finite"),
     "few neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=[True]), "expected 8"),
     "wordy neurons": ("json", lambda: change(json_file(), "nodes", "m0", "neurons", to=["x"] * 8), "expected a number"),
@@ -490,6 +523,21 @@ DAMAGED: dict[str, tuple[str, Callable[[], Any], str]] = {
     "pt other sources": ("pt", lambda: change(pt_file(), "src_nodes", to=["m0"] * 9), "no nodes of"),
     "pt impossible edge": ("pt", impossible, "no such edge"),
     "pt nan": ("pt", lambda: change(pt_file(), "edges_scores", to=nan_score()), "not finite"),
+    "pt half an edge": (
+        "pt",
+        lambda: change(pt_file(), "edges_in_graph", to=torch.full((9, 21), 0.5)),
+        "true and false",
+    ),
+    "pt unclear node": (
+        "pt",
+        lambda: change(pt_file(), "nodes_in_graph", to=torch.full((9,), torch.nan)),
+        "true and false",
+    ),
+    "pt sparse": ("pt", lambda: changed(pt_file(), "edges_scores", Tensor.to_sparse), "no plain tensor"),
+    "pt complex": ("pt", lambda: changed(pt_file(), "edges_scores", lambda t: t + 0j), "no plain tensor"),
+    "pt no data": ("pt", lambda: changed(pt_file(), "edges_scores", lambda t: t.to("meta")), "no plain tensor"),
+    # a few bytes on disk, terabytes when copied
+    "pt more than there is": ("pt", lambda: narrow(pt_file(), torch.zeros(1, 1).expand(9, 10**12)), "no plain tensor"),
     "pt few neurons": ("pt", lambda: change(pt_file(), "neurons_in_graph", to=torch.ones(9, 7)), "of shape [[]9, 8]"),
     "pt infinite node": ("pt", lambda: change(pt_file(), "nodes_scores", to=torch.full((9,), torch.inf)), "infinite"),
 }

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -355,6 +356,8 @@ def test_named_spans_stand_at_their_last_token(toy: Any) -> None:
             assert node["ctx_idx"] == (last[-1] if last else len(prompts.clean[2]) - 1)
             assert node["node_id"].endswith(f"_s{number}")
     assert len({node["node_id"] for node in graph.nodes}) == len(graph.nodes)
+    # the answer is one of the likely tokens too, and stands there once
+    assert len({(node["layer"], node["feature"], node["ctx_idx"]) for node in graph.nodes}) == len(graph.nodes)
 
 
 # --- what is in it ---
@@ -514,6 +517,15 @@ def test_labels_pins_groups_and_notes_of_the_explorer(tmp_path: Path) -> None:
         assert clerps["1_8_5_resid"] == "resid_1.f8"
     with pytest.raises(FileFormatError, match="no saved state"):
         sc.AttributionGraph.of(circuit, tokens=TOKENS, state={"pins": []})
+    for damaged in (
+        {"pins": 5},
+        {"pins": [["x"]]},
+        {"groups": ["x"]},
+        {"groups": [{"members": "x"}]},
+        {"notes": ["x"]},
+    ):
+        with pytest.raises(FileFormatError, match="pins, groups or notes are damaged"):
+            sc.AttributionGraph.of(circuit, tokens=TOKENS, state={**state, **damaged})
     with pytest.raises(InputError, match="no file"):
         sc.AttributionGraph.of(circuit, tokens=TOKENS, state=tmp_path / "none.json")
 
@@ -568,11 +580,11 @@ def test_a_folder_is_what_circuit_tracers_page_is_served_from(
 ) -> None:
     folder = tmp_path / "graphs"
     shown.save(folder)
-    other = sc.AttributionGraph.of(components("nodes"), tokens=TOKENS, slug="other one", scan="a/b")
-    assert other.save(folder) == folder / "other-one.json"
+    other = sc.AttributionGraph.of(components("nodes"), tokens=TOKENS, slug="other.one", scan="a/b")
+    assert other.save(folder) == folder / "other.one.json"
     shown.save(folder)
     listed = json.loads((folder / "graph-metadata.json").read_text())["graphs"]
-    assert [graph["slug"] for graph in listed] == ["other one", shown.slug]
+    assert [graph["slug"] for graph in listed] == ["other.one", shown.slug]
     metadata = circuit_tracer("frontend.graph_models").Metadata
     assert all(metadata.model_validate(graph) for graph in listed)
     content = json.loads((folder / f"{shown.slug}.json").read_text())
@@ -584,7 +596,8 @@ def test_a_folder_is_what_circuit_tracers_page_is_served_from(
         assert json.loads((folder / scan.removeprefix("./data/") / f"{number}.json").read_text()) == page
     (folder / "graph-metadata.json").write_text("[]")
     with pytest.raises(FileFormatError, match="no list of graphs"):
-        other.save(folder)
+        replace(shown, metadata={**shown.metadata, "slug": "third"}).save(folder)
+    assert not list(folder.rglob("third*"))
 
 
 def test_an_interrupt_leaves_no_pages(tmp_path: Path, shown: sc.AttributionGraph, monkeypatch: Any) -> None:
@@ -598,7 +611,7 @@ def test_an_interrupt_leaves_no_pages(tmp_path: Path, shown: sc.AttributionGraph
         path.write_text("{}")
         return path
 
-    monkeypatch.setattr("sparse_circuits.circuit.formats.attribution_graph.graph._write", write)
+    monkeypatch.setattr("sparse_circuits.circuit.formats.attribution_graph.graph.write_json", write)
     (tmp_path / "there").mkdir()
     for given in ({"path": tmp_path / "a" / "b"}, {"path": tmp_path / "g.json", "features": tmp_path / "there"}):
         with pytest.raises(KeyboardInterrupt):
@@ -703,11 +716,12 @@ def test_a_graph_of_circuit_tracers_becomes_a_circuit(tmp_path: Path, circuit_tr
         loaded.to_circuit(FeatureGraph(places(("transcoder_0", 500)), 2, 8))
     with pytest.raises(InputError, match=r"f499@3.*transcoder_1 with 20"):
         loaded.to_circuit(FeatureGraph(places(("transcoder_0", 500), ("transcoder_1", 20)), 2, 8))
-    strange = copy.deepcopy(content)
-    strange["nodes"][0]["feature_type"] = "lorsa"
-    path.write_text(json.dumps(strange))
-    with pytest.raises(InputError, match="lorsa"):
-        sc.AttributionGraph.load(path).to_circuit(graph)
+    for node, field, value in ((0, "feature_type", "lorsa"), (2, "layer", "x")):
+        strange = copy.deepcopy(content)
+        strange["nodes"][node][field] = value
+        path.write_text(json.dumps(strange))
+        with pytest.raises(InputError, match="no feature of a per-layer transcoder"):
+            sc.AttributionGraph.load(path).to_circuit(graph)
 
 
 def test_the_page_may_have_saved_its_state_into_the_file(tmp_path: Path, circuit_tracer: Any) -> None:
@@ -774,6 +788,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "an unknown link type": (broken("qParams", "linkType", to="none"), "expected one of input, output, either, both"),
     "a supernode without a name": (broken("qParams", "supernodes", to=[[]]), "at least 1"),
+    "NaN where any field may be": (
+        broken("metadata", "info", to={"x": [math.nan]}),
+        r"metadata\.info\.x\[0\] is nan; JSON",
+    ),
 }
 
 
@@ -791,6 +809,14 @@ def test_other_files_are_refused_by_the_field_that_is_wrong(tmp_path: Path, case
     if "two nodes" not in message and "no node" not in message and "the prompt has" not in message:
         with pytest.raises(jsonschema.ValidationError) if "inf" not in message and "nan" not in message else _either():
             jsonschema.validate(content, schema_named("graph"))
+
+
+def test_values_nested_without_end_are_refused() -> None:
+    graph, inner = sc.AttributionGraph.of(components("nodes"), tokens=TOKENS), {}
+    for _ in range(10_000):
+        inner = {"x": inner}
+    with pytest.raises(FileFormatError, match="nested too deeply"):
+        replace(graph, more=inner)
 
 
 def _either() -> Any:
@@ -819,24 +845,70 @@ def test_foreign_bytes_are_refused(tmp_path: Path, text: bytes) -> None:
         sc.AttributionGraph.load(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("version", 9),
-        ("kind", "features"),
-        ("names", ["x->y"]),
-        ("scores", [1.0]),
-        ("graph", {"n": 1}),
-        ("graph", None),
-    ],
-)
-def test_a_damaged_circuit_in_a_file_is_refused(key: str, value: Any) -> None:
-    graph = sc.AttributionGraph.of(components("edges"), tokens=TOKENS)
-    own = {**graph.more["sparse_circuits"], key: value}
-    with pytest.raises(FileFormatError, match="sparse_circuits"):
-        sc.AttributionGraph(
-            graph.metadata, graph.q_params, graph.nodes, graph.links, {"sparse_circuits": own}
-        ).to_circuit()
+NO_NUMBER = [None, "x", 1.5, -1, [], 10**30]
+DAMAGED: dict[str, tuple[str, dict[tuple[str | int, ...], list[Any]]]] = {
+    "components": (
+        "edges",
+        {
+            ("version",): [9, None],
+            ("kind",): ["features", "x", None, ["a"]],
+            ("names",): [["x->y"], [5], [["a"]], None],
+            ("scores",): [[1.0], 5, "x"],
+            ("provenance",): [None, 5, "x"],
+            ("graph",): [None, {"n": 1}, []],
+            ("graph", "n_layers"): [*NO_NUMBER, 0, 10**9],  # not one that takes hours
+            ("graph", "n_heads"): [*NO_NUMBER, 0, 10**9],
+            ("graph", "n_kv"): [*NO_NUMBER, 0, 3, 10**7],
+            ("graph", "level"): [None, "x", 5],
+            ("graph", "d_model"): NO_NUMBER,
+            ("graph", "parallel"): [None, "x", 5],
+            ("graph", "positions"): ["x", [5], ["a", "a"]],
+        },
+    ),
+    "features": (
+        "features",
+        {
+            ("nodes",): [5, [[1]], [-1], [10**30], list(range(106, -1, -1)), [0, 0, *range(2, 107)]],
+            ("scores",): [[1.0], 5, ["x"]],
+            ("edges",): [[[0, 0], [1, 1], [0.5, 0.5]], [[0], [1], []], [[0], [1]], 5],
+            ("graph", "places"): [None, 5, [5], [{}]],
+            ("graph", "n_layers"): [*NO_NUMBER, 1],  # fewer than its sites
+            ("graph", "positions"): ["x", [5], ["a", "a"]],
+            ("graph", "places", 3, "site"): ["x", 5, "attn_1"],  # which is there already
+            ("graph", "places", 3, "reads"): ["x", 5, None],
+            ("graph", "places", 3, "n_features"): NO_NUMBER,
+            ("graph", "places", 3, "n_blocks"): [*NO_NUMBER, 0],
+            ("graph", "places", 3, "dictionary_id"): [5, []],
+            ("graph", "places", 3, "skips"): [None, 1],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_circuit_in_a_file_is_refused(kind: str) -> None:
+    made, changes = DAMAGED[kind]
+    graph = sc.AttributionGraph.of(CIRCUITS[made](), tokens=TOKENS)
+    for keys, values in changes.items():
+        for value in values:
+            more = copy.deepcopy(dict(graph.more))
+            broken("sparse_circuits", *keys, to=value)(more)
+            with pytest.raises(FileFormatError, match="sparse_circuits"):
+                replace(graph, more=more).to_circuit()
+
+
+def test_what_is_no_number_in_a_circuits_provenance_is_null(tmp_path: Path) -> None:
+    circuit = sc.Circuit.of(Graph(2, 2, 2), {"input->m0": -1.0}, gap=math.nan, model="x")
+    path = circuit.to_attribution_graph(tmp_path / "g.json", tokens=["a"])
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert sc.AttributionGraph.load(path).to_circuit().provenance == {"gap": None, "model": "x"}
+
+
+def test_halves_of_characters_are_escaped(tmp_path: Path) -> None:
+    """As a page writes them that cuts text in the middle of a character."""
+    circuit = FeatureCircuit.of(EVERYWHERE, {"attn_1.f3": -2.0})
+    path = circuit.to_attribution_graph(tmp_path / "g.json", tokens=TOKENS, labels={"attn_1.f3": "é\ud83d"})
+    assert sc.AttributionGraph.load(path).nodes[6]["clerp"] == "attn_1.f3: é\ud83d"
 
 
 def test_unclear_requests_are_refused(toy: Any) -> None:
@@ -851,8 +923,22 @@ def test_unclear_requests_are_refused(toy: Any) -> None:
         of(circuit, tokens="The cat")
     with pytest.raises(InputError, match="expected the prompt's tokens"):
         of(circuit, tokens=[])
-    with pytest.raises(InputError, match="a name that a file may have"):
-        of(circuit, tokens=TOKENS, slug="../x")
+    for slug in ("../x", "..", "", "two words", "a\nb", "é", "a%20b", 5):  # circuit-tracer's server reads no escapes
+        with pytest.raises(InputError, match="expected letters, digits"):
+            of(circuit, tokens=TOKENS, slug=slug)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="is the list of a folder's graphs"):
+        of(circuit, tokens=TOKENS, slug="graph-metadata")
+    with pytest.raises(InputError, match="scan=''"):
+        of(circuit, tokens=TOKENS, scan="")
+    for name, given in (("pages", [1]), ("labels", ["x"]), ("feature_details", "x")):
+        with pytest.raises(InputError, match=rf"{name}=.*expected a mapping"):
+            of(circuit, tokens=TOKENS, **{name: given})
+    for tokens in ([*TOKENS[:5], 5], [None] * 6, [1.5] * 6, [True] * 6, 6):
+        with pytest.raises(InputError, match="expected the prompt's tokens"):
+            of(circuit, tokens=tokens)  # pyright: ignore[reportArgumentType]
+    unscored = sc.Circuit.of(Graph(2, 2, 2), {"input->m0": math.nan, "m0->logits": -1.0})
+    with pytest.raises(InputError, match="'input->m0' has the score nan"):
+        of(unscored, tokens=TOKENS)
     with pytest.raises(InputError, match="no scores"):
         of(sc.Circuit.of(Graph(2, 2, 2), ["input->m0"]), tokens=TOKENS)
     with pytest.raises(InputError, match="expected a circuit"):

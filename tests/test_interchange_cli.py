@@ -129,7 +129,7 @@ def test_eap_ig_and_mib(runs: Path, tmp_path: Path) -> None:
         ("edges", ("--to", "attribution-graph", "--out", "g", "--state", "none.json"), "no file none.json"),
         ("edges", ("--to", "attribution-graph", "--out", "g", "--dictionaries", "toy"), "leave it out"),
         ("edges", ("--to", "attribution-graph", "--out", "g", "--features", "p"), "Leave it out"),
-        ("edges", ("--to", "attribution-graph", "--out", "g", "--slug", "a/b"), "a name that a file may have"),
+        ("edges", ("--to", "attribution-graph", "--out", "g", "--slug", "a/b"), "expected letters, digits"),
         ("edges", ("--to", "attribution-graph", "--out", "file"), "--out file is a file; expected a folder"),
         ("edges", ("--to", "attribution-graph", "--out", "folder.json"), "is a folder; expected a file"),
         ("edges", ("--to", "networkx", "--out", "folder.json"), "is a folder; expected a file"),
@@ -151,3 +151,13 @@ def test_bad_requests_end_in_one_line(
     assert message in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"folder.json", "file"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b"\xff", b"[]"])
+def test_a_damaged_record_ends_in_one_line(runs: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "circuit.safetensors").write_bytes((runs / "edges" / "circuit.safetensors").read_bytes())
+    (tmp_path / "run.json").write_bytes(content)
+    done = run("export", tmp_path, "--to", "dot", "--out", tmp_path / "c.dot")
+    assert done.exit_code == 2
+    assert "run.json is not" in done.output.replace("\n", "")
+    assert not (tmp_path / "c.dot").exists()

@@ -190,6 +190,10 @@ def test_other_graphs_and_files_are_refused(tmp_path: Path) -> None:
     for graph in (networkx.DiGraph(), networkx.MultiDiGraph(sparse_circuits="{"), "graph", None):
         with pytest.raises(InputError, match="no graph of a circuit"):
             sc.Circuit.from_networkx(graph)
+    with pytest.raises(
+        InputError, match="expected a MultiDiGraph"
+    ):  # which would have lost two of a head's three edges
+        sc.Circuit.from_networkx(networkx.DiGraph(components("edges").to_networkx()))
     graph = components("edges").to_networkx()
     graph.add_edge("m2", "m0", name="m2->m0", score=1.0)
     with pytest.raises(InputError, match="written after"):
@@ -198,6 +202,19 @@ def test_other_graphs_and_files_are_refused(tmp_path: Path) -> None:
     del graph.nodes["m1"]["score"]
     with pytest.raises(InputError, match="'m1' has no score"):
         sc.Circuit.from_networkx(graph)
+    graph.nodes["m1"]["score"] = "x"
+    with pytest.raises(InputError, match="'m1' has the score 'x'"):
+        sc.Circuit.from_networkx(graph)
+    graph.remove_node("m1")
+    graph.add_node(7, score=1.0)
+    with pytest.raises(InputError, match="7 is no name"):
+        sc.Circuit.from_networkx(graph)
+    for made in (components("edges"), wired()):
+        graph = made.to_networkx()
+        source, target, about = next(edge for edge in graph.edges(data=True) if "name" in edge[2])
+        graph.add_edge(source, target, key="again", **about)
+        with pytest.raises(InputError, match="comes twice"):
+            sc.Circuit.from_networkx(graph)
     graph.graph["sparse_circuits"] = json.dumps({**json.loads(graph.graph["sparse_circuits"]), "version": 7})
     with pytest.raises(InputError, match="version 7"):
         sc.Circuit.from_networkx(graph)
@@ -212,3 +229,41 @@ def test_other_graphs_and_files_are_refused(tmp_path: Path) -> None:
             sc.Circuit.from_graphml(path)
     with pytest.raises(InputError, match="no folder"):
         components("nodes").to_graphml(tmp_path / "none" / "c.graphml")
+    with pytest.raises(InputError, match="character that XML does not have"):
+        components("nodes", ("a\x01b", "c")).to_graphml(tmp_path / "none.graphml")
+    assert not (tmp_path / "none.graphml").exists()
+
+
+@pytest.mark.parametrize("made", [components("edges"), wired()], ids=["components", "features"])
+def test_a_damaged_attribute_is_refused(made: Any) -> None:
+    graph = made.to_networkx()
+    own = json.loads(graph.graph["sparse_circuits"])
+    changes = [{key: value} for key in own for value in (None, 5, "x")]
+    changes += [{"graph": {**own["graph"], key: value}} for key in own["graph"] for value in (None, "x", 1.5, [[]])]
+    for change in changes:
+        graph.graph["sparse_circuits"] = json.dumps({**own, **change})
+        with pytest.raises(InputError):
+            sc.Circuit.from_networkx(graph)
+
+
+def test_entities_are_not_expanded(tmp_path: Path) -> None:
+    own = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 10))
+    for declared, used in ((f'<!ENTITY e0 "lol">{own}', "e9"), ('<!ENTITY e SYSTEM "file:///etc/hostname">', "e")):
+        path = tmp_path / "c.graphml"
+        path.write_text(f"<?xml version='1.0'?><!DOCTYPE g [{declared}]><graphml>&{used};</graphml>")
+        with pytest.raises(FileFormatError, match=r"c\.graphml is not GraphML"):
+            sc.Circuit.from_graphml(path)
+
+
+def test_unscored_parts_of_imported_circuits(tmp_path: Path) -> None:
+    """EAP-IG's files may lack the score of a node, which is NaN here, and null in JSON."""
+    graph = Graph(2, 2, 2, level="nodes")
+    circuit = sc.Circuit.of(graph, {"a0.h0": float("nan"), "m1": -1.0})
+    text = write_node_link(circuit, tmp_path / "c.json").read_text()
+    content = json.loads(text, parse_constant=pytest.fail)
+    for back in (
+        sc.Circuit.from_networkx(networkx.node_link_graph(content, edges="edges")),
+        sc.Circuit.from_graphml(circuit.to_graphml(tmp_path / "c.graphml")),
+    ):
+        assert torch.equal(back.mask, circuit.mask)  # pyright: ignore[reportAttributeAccessIssue]
+        assert str(back.to_dict()) == str(circuit.to_dict())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.circuit.feature_circuit import FeatureCircuit
-from sparse_circuits.circuit.files import kind_of, pack_circuit, read, unpack_chosen, write
+from sparse_circuits.circuit.files import kind_of, pack_circuit, read, unpack_chosen, unpack_components, write
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
 
@@ -168,7 +168,7 @@ class Circuit:
         if kind_of(Path(path)) == "feature_circuit":
             return FeatureCircuit.load(path, dictionaries)
         header, tensors = read(Path(path), "circuit")
-        graph = Graph(**header["graph"])
+        graph = unpack_components(Path(path), header["graph"])
         mask, values = unpack_chosen(Path(path), graph, tensors)
         return cls(graph, mask, values, header["provenance"])
 
@@ -263,5 +263,6 @@ class Circuit:
     def __repr__(self) -> str:
         from sparse_circuits.view.naming import asked_for, made_of
 
-        of = f"{self.size:,} of {self.graph.size:,} {self.graph.thing}s, {self.n_nodes:,} nodes"
+        of = f"{self.size:,} of {self.graph.size:,} {self.graph.thing}s"
+        of += "" if self.graph.level == "nodes" else f", {self.n_nodes:,} nodes"
         return f"Circuit({of}{asked_for(self)}{made_of(self.provenance)})"

@@ -188,7 +188,7 @@ def _intervals(
     found: list[tuple[Tensor, Tensor]] = []
     for part in weights.split(max(1, _CHUNK_ELEMENTS // max(1, len(pair[0])))):
         y, x = (
-            value.expand(len(part), -1) if sample is None else part @ sample.float()
+            value[None] if sample is None else part @ sample.float()
             for value, sample in zip(pair, samples, strict=True)
         )
         if absolute:

@@ -257,12 +257,18 @@ class FeatureCircuit:
 def check_read(path: Path, graph: FeatureGraph, nodes: Tensor, values: Tensor | None, edges: EdgeList | None) -> None:
     """
     Raises:
-        FileFormatError: for numbers that a file's graph does not have, or of which there are not as many as there should be.
+        FileFormatError: for numbers that a file's graph does not have, nodes that come twice or not in order, or not as many
+            of something as there should be.
     """
     ends = [] if edges is None else [(edges.sources, graph.size), (edges.targets, graph.size + 1)]
+    lists = [nodes, *([] if values is None else [values]), *([] if edges is None else [edges.values])]
+    if any(numbers.ndim != 1 for numbers in [*lists, *(numbers for numbers, _ in ends)]):
+        raise FileFormatError(f"{path}: its nodes or edges are no lists; the file is damaged.")
     for numbers, bound in [(nodes, graph.size), *ends]:
         if numbers.dtype != torch.int64 or bool(((numbers < 0) | (numbers >= bound)).any()):
             raise FileFormatError(f"{path}: holds nodes that its graph does not have; the file is damaged.")
+    if bool((nodes[1:] <= nodes[:-1]).any()):
+        raise FileFormatError(f"{path}: its nodes come twice or not in order; the file is damaged.")
     if edges is not None and not len(edges.sources) == len(edges.targets) == len(edges.values):
         raise FileFormatError(f"{path}: its edges lack ends or scores; the file is damaged.")
     if values is not None and len(values) != len(nodes):

@@ -9,15 +9,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.graph import FeatureGraph, Graph, Place
-from sparse_circuits.model.sites import Site
+from sparse_circuits.graph import LEVELS, FeatureGraph, Graph, Place
+from sparse_circuits.model.sites import Reads, Site
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit.circuit import Circuit
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _KEY = "sparse_circuits"
+# of a graph that a file may ask for: numbers that tensors hold, and lists of names that are made in no time
+_MOST_NODES, _MOST_COMPONENTS = 2**62, 2**24
 
 
 def pack_circuit(circuit: Circuit) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -72,27 +74,91 @@ def pack_graph(graph: FeatureGraph) -> dict[str, Any]:
     return {"places": places, **own, "positions": list(graph.positions)}
 
 
-def unpack_graph(path: Path, header: dict[str, Any]) -> FeatureGraph:
+def unpack_graph(path: Path, header: Any) -> FeatureGraph:
     """
     Raises:
         FileFormatError: if it is no feature graph.
     """
     try:
-        places = tuple(
-            Place(
-                replace(Site.named(place["site"]), reads=place["reads"]),
-                place["n_features"],
-                place["n_blocks"],
-                place["dictionary_id"],
-                place["skips"],
-            )
-            for place in header["places"]
+        places = tuple(map(_place, header["places"]))
+        graph = FeatureGraph(
+            places, header["n_layers"], header["d_model"], header["parallel"], _names(header["positions"])
         )
-        return FeatureGraph(
-            places, header["n_layers"], header["d_model"], header["parallel"], tuple(header["positions"])
+        sound = (
+            _is_count(graph.n_layers, _MOST_COMPONENTS)
+            and _is_count(graph.d_model)
+            and isinstance(graph.parallel, bool)
+            and all(place.site.layer < graph.n_layers for place in places)
+            and len({place.name for place in places}) == len(places)
+            and graph.size <= _MOST_NODES
         )
     except (KeyError, TypeError, InputError) as error:
         raise FileFormatError(f"{path}: its graph cannot be read ({error}); the file is damaged.") from None
+    if not sound:
+        raise FileFormatError(f"{path}: its graph cannot be one of a model ({graph}); the file is damaged.")
+    return graph
+
+
+def unpack_components(path: Path, header: Any) -> Graph:
+    """
+    Raises:
+        FileFormatError: if it is no graph of components.
+    """
+    try:
+        graph = Graph(**{**header, "positions": _names(header.get("positions", ()))})
+    except (AttributeError, TypeError) as error:
+        raise FileFormatError(f"{path}: its graph cannot be read ({error}); the file is damaged.") from None
+    counted = [graph.n_layers, graph.n_heads, graph.n_kv, graph.d_model, graph.d_head, graph.d_mlp]
+    flags = [graph.has_mlp, graph.parallel, graph.causal]
+    sound = (
+        all(map(_is_count, counted))
+        and all(isinstance(flag, bool) for flag in flags)
+        and graph.level in LEVELS
+        and min(counted[:3]) > 0
+        and graph.n_heads % graph.n_kv == 0
+        # before anything is made of it, since the numbers may be absurd
+        and (graph.n_sources + graph.n_destinations) * max(1, len(graph.positions)) <= _MOST_COMPONENTS
+    )
+    if not sound:
+        shown = ", ".join(f"{name}={value!r:.30}" for name, value in header.items())
+        raise FileFormatError(f"{path}: its graph cannot be one of a model ({shown}); the file is damaged.")
+    return graph
+
+
+def _place(header: Any) -> Place:
+    """
+    Raises:
+        KeyError, TypeError, InputError: if it is none.
+    """
+    site = replace(Site.named(header["site"]), reads=header["reads"])
+    place = Place(site, header["n_features"], header["n_blocks"], header["dictionary_id"], header["skips"])
+    sound = (
+        site.reads in get_args(Reads)
+        and _is_count(place.n_features)
+        and _is_count(place.n_blocks, _MOST_COMPONENTS)
+        and place.n_blocks > 0
+        and isinstance(place.dictionary_id, str | None)
+        and isinstance(place.skips, bool)
+    )
+    if not sound:
+        raise TypeError(f"{site.name} is {header!r:.100}")
+    return place
+
+
+def _names(positions: Any) -> tuple[str, ...]:
+    """
+    Raises:
+        TypeError: if they are not names.
+    """
+    if not isinstance(positions, list | tuple) or not all(isinstance(name, str) for name in positions):
+        raise TypeError(f"its positions are {positions!r:.60}")
+    if len(set(positions)) < len(positions):
+        raise TypeError("a position comes twice")
+    return tuple(positions)
+
+
+def _is_count(value: Any, most: int = _MOST_NODES) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def unpack_chosen(path: Path, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -157,6 +223,12 @@ def write_atomically(path: Path, fill: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write JSON on one line, atomically. Halves of characters, which text may hold and UTF-8 may not, are written as escapes."""
+    data = (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    return write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def kind_of(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Running a model with only a circuit (design, section 5.3).
+"""Running a model with only a circuit.
 
 Destination v reads the sum of what its sources in the circuit wrote in this run and of the ablated values of all other
 sources. With A the stream of the fully ablated run and d_u = c_u - c_u', that is A + sum_u gate_uv d_u, where gate_uv is

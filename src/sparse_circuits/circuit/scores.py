@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.comparison import Comparison, compare_scores
 from sparse_circuits.circuit.feature_scores import FeatureScores
-from sparse_circuits.circuit.files import kind_of, pack_scores, read, write
+from sparse_circuits.circuit.files import kind_of, pack_scores, read, unpack_components, write
 from sparse_circuits.circuit.select import greedy, strength, top
 from sparse_circuits.circuit.stability import Stability
 from sparse_circuits.errors import InputError
@@ -200,7 +200,7 @@ class Scores:
             return FeatureScores.load(path, dictionaries)
         header, tensors = read(Path(path), "scores")
         return cls(
-            graph=Graph(**header["graph"]),
+            graph=unpack_components(Path(path), header["graph"]),
             values=tensors["values"],
             clean=tensors["clean"],
             corrupted=tensors.get("corrupted"),

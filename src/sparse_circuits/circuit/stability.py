@@ -32,6 +32,7 @@ class Stability:
         sign_kept: the share in which it has the sign of the score over all examples.
         both: the share in which it is among the ``n`` strongest with that sign.
         candidates: whether it is among the ``n`` strongest over all examples.
+        signed: whether the scores' signs mean something.
     """
 
     graph: Graph
@@ -44,6 +45,7 @@ class Stability:
     sign_kept: Tensor
     both: Tensor
     candidates: Tensor
+    signed: bool = True
 
     @classmethod
     def of(cls, scores: Scores, ranking: Tensor, n: int, signed: bool, draws: int, seed: int) -> Stability:
@@ -82,6 +84,7 @@ class Stability:
             low=cls._spread(graph, ends[0]),
             high=cls._spread(graph, ends[1]),
             candidates=cls._spread(graph, candidates),
+            signed=scores.signed,
             **shares,
         )
 

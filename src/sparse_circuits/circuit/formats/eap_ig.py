@@ -2,9 +2,9 @@
 
 What they hold: the model's shape; a score and a flag per edge; a flag and perhaps a score per node; and perhaps flags and
 scores per dimension of what a node writes, which EAP-IG calls neurons and this library ``level="outputs"``. Older layouts are
-read too: nodes as bare flags in JSON; in ``.pt``, ``src_nodes`` as a mapping to flags and scores under ``edges``, where
-without ``edges_in_graph`` a score of minus infinity marks an edge that is out. Edges may have flags alone, as in MIB's
-circuits. What is written is the newest layout.
+read too: in JSON, nodes as bare flags, and null for a score; in ``.pt``, ``src_nodes`` as a mapping to flags and scores under
+``edges``, where without ``edges_in_graph`` a score of minus infinity marks an edge that is out. Edges may have flags alone, as
+in MIB's circuits. What is written is the newest layout.
 
 EAP-IG knows one k and v input per query head, an MLP in every layer, no positions, and no hidden units of MLPs or dimensions
 of a head's z (``level="neurons"``). Its JSON reader also wants the model's width, ``d_model``, which a graph of edges or nodes
@@ -99,7 +99,7 @@ class EAPIGFile:
         """Graph, what is in, and scores, at the level of a graph, or at the file's own.
 
         Returns:
-            scores: None where all are 0 or there are none.
+            The scores are None where all are 0 or there are none.
 
         Raises:
             InputError: for a graph of another model, or a level at which the file does not have all that it has chosen.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,17 @@ from torch import Tensor
 
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import Graph
+
+_NUMBERS = (
+    torch.bool,
+    torch.uint8,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+)
 
 
 class BadFileError(Exception):
@@ -38,16 +50,31 @@ def load_json(path: Path) -> Contents:
             node_values[i] = _number(node["score"], f"score of node {name!r}")
 
     neurons, neuron_values = (_rows_of(nodes, graph, key, d_model) for key in ("neurons", "neurons_scores"))
-    mask, values = torch.zeros_like(graph.mask), torch.zeros(graph.mask.shape)
+    there: list[bool] = []
+    scores: list[float] = []
     for name, edge in edges.items():
+        there.append(_flag(edge, f"edge {name!r}"))
+        score = edge.get("score")  # MIB's circuits have flags alone; early graphs without scores had null
+        scores.append(0.0 if score is None else _number(score, f"score of edge {name!r}"))
+    at = _places(graph, list(edges))
+    mask, values = torch.zeros_like(graph.mask), torch.zeros(graph.mask.shape)
+    mask[at], values[at] = torch.tensor(there, dtype=torch.bool), torch.tensor(scores, dtype=torch.float32)
+    return _checked(graph, mask, values, flags, node_values, neurons, neuron_values, d_model)
+
+
+def _places(graph: Graph, names: list[str]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of edges, of which there may be millions."""
+    rows, columns = ({name: i for i, name in enumerate(ends)} for ends in (graph.rows, graph.columns))
+    split = (name.partition("->") for name in names)
+    ends = [(rows.get(source, -1), columns.get(destination, -1)) for source, _, destination in split]
+    u, v = torch.tensor(ends, dtype=torch.int64).view(-1, 2).T
+    known = (u >= 0) & (v >= 0) & graph.mask[u, v]
+    for i in (~known).nonzero()[:1].flatten().tolist():
         try:
-            at = graph.edge_index(name)
+            graph.edge_index(names[i])
         except InputError as error:
             raise BadFileError(str(error)) from None
-        mask[at] = _flag(edge, f"edge {name!r}")
-        if "score" in edge:  # MIB's circuits have flags alone
-            values[at] = _number(edge["score"], f"score of edge {name!r}")
-    return _checked(graph, mask, values, flags, node_values, neurons, neuron_values, d_model)
+    return u, v
 
 
 def _rows_of(nodes: Mapping[str, Any], graph: Graph, key: str, d_model: int | None) -> Tensor | None:
@@ -77,11 +104,14 @@ def _rows_of(nodes: Mapping[str, Any], graph: Graph, key: str, d_model: int | No
         layer = graph.heads_at(int(name[1:].partition(".")[0]))
         rows.update(zip(range(layer.start, layer.stop), row, strict=True))
     width = d_model if d_model is not None else len(next(iter(rows.values())))
+    for i, row in rows.items():
+        if len(_typed(row, list, f"{key} of node {graph.sources[i]!r}")) != width or width == 0:
+            raise BadFileError(
+                f"{key} of node {graph.sources[i]!r} has {len(row)} entries; expected {width or 'some'}, the model's width."
+            )
     out = torch.full((graph.n_sources, width), 0.0 if chosen else torch.nan)
     for i, row in rows.items():
         name = graph.sources[i]
-        if len(row) != width:
-            raise BadFileError(f"{key} of node {name!r} has {len(row)} entries; expected {width}, the model's width.")
         for dimension, value in enumerate(row):
             what = f"{key}[{dimension}] of node {name!r}"
             # EAP-IG itself writes flags that it has read as 0.0 and 1.0
@@ -119,14 +149,15 @@ def load_pt(path: Path) -> Contents:
         _missing("edges_scores")
     values = torch.zeros(graph.mask.shape) if key is None else matrix(key).float()
     if "edges_in_graph" in data:
-        mask = matrix("edges_in_graph").bool()
+        mask = _flags(matrix("edges_in_graph"), "edges")
     else:
         mask = graph.mask & (values != -torch.inf)
         values = values.masked_fill(values == -torch.inf, 0)
     if isinstance(rows, dict):
         flags = torch.tensor([_flag({"in_graph": rows[name]}, f"node {name!r}") for name in graph.sources])
     else:
-        flags = _tensor(_entry(data, "nodes_in_graph", "the file"), "nodes_in_graph", (graph.n_sources,))[order].bool()
+        given = _tensor(_entry(data, "nodes_in_graph", "the file"), "nodes_in_graph", (graph.n_sources,))
+        flags = _flags(given[order], "nodes")
     node_values = None
     if data.get("nodes_scores") is not None:
         node_values = _tensor(data["nodes_scores"], "nodes_scores", (graph.n_sources,))[order].float()
@@ -162,17 +193,21 @@ def _checked(
     for what, finer in (("nodes", node_values), ("neurons", neuron_values)):
         if finer is not None and bool(finer.isinf().any()):
             raise BadFileError(f"some {what}' scores are infinite.")
-    if neurons is not None and not bool(((neurons == 0) | (neurons == 1)).all()):
-        raise BadFileError("neurons are in by something other than true and false.")
     found = {
         "mask": mask,
         "values": values,
         "nodes": nodes,
         "node_values": _or_none(node_values),
-        "neurons": None if neurons is None else neurons.bool(),
+        "neurons": None if neurons is None else _flags(neurons, "neurons"),
         "neuron_values": _or_none(neuron_values),
     }
     return graph, found, d_model
+
+
+def _flags(given: Tensor, what: str) -> Tensor:
+    if not bool(((given == 0) | (given == 1)).all()):
+        raise BadFileError(f"{what} are in by something other than true and false.")
+    return given.bool()
 
 
 def _or_none(values: Tensor | None) -> Tensor | None:
@@ -186,8 +221,8 @@ def _graph(cfg: dict[str, Any], names: list[str]) -> tuple[Graph, int | None]:
         raise BadFileError(f"cfg's n_layers and n_heads are {sizes}; expected whole numbers above 0.")
     parallel, d_model = _entry(cfg, "parallel_attn_mlp", "cfg"), cfg.get("d_model")
     _typed(parallel, bool, "cfg's parallel_attn_mlp")
-    if d_model is not None and (isinstance(d_model, bool) or not isinstance(d_model, int)):
-        raise BadFileError(f"cfg's d_model is {d_model!r}; expected a whole number.")
+    if d_model is not None and (isinstance(d_model, bool) or not isinstance(d_model, int) or d_model < 1):
+        raise BadFileError(f"cfg's d_model is {d_model!r}; expected a whole number above 0.")
     layers, heads = sizes
     # counted before the graph is built, since the numbers may be absurd
     if len(names) != 1 + layers * (heads + 1):
@@ -227,11 +262,18 @@ def _flag(mapping: Any, what: str) -> bool:
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadFileError(f"{what} is {value!r}; expected a number.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _tensor(value: Any, what: str, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(value, Tensor) or tuple(value.shape) != shape:
         found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise BadFileError(f"{what} is {found}; expected a tensor of shape {list(shape)}.")
-    return value
+    # neither sparse, complex or quantized, nor without data, nor a view that is larger than its data
+    plain = value.layout == torch.strided and value.device.type == "cpu" and value.dtype in _NUMBERS
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise BadFileError(f"{what} is no plain tensor of numbers.")
+    return value.detach()

@@ -15,6 +15,7 @@ What is read back is what the graph says: a graph from which nodes or edges were
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,10 +25,10 @@ import torch
 
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.feature_circuit import EdgeList, FeatureCircuit
-from sparse_circuits.circuit.files import pack_graph, unpack_graph, write_atomically
+from sparse_circuits.circuit.files import pack_graph, unpack_components, unpack_graph, write_atomically, write_json
 from sparse_circuits.circuit.formats.attribution_graph.ids import part
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.graph import FeatureGraph, Graph
+from sparse_circuits.graph import FeatureGraph
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 OWN = "sparse_circuits"
 """The attribute of a graph that holds what of the circuit is in no node or edge, as JSON."""
 _VERSION = 1
+# control characters and halves of characters beyond 16 bits
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _KINDS = {"attention head": "head", "cross layer transcoder": "feature", "output dimension": "dimension"}
 
 
@@ -121,7 +124,8 @@ def from_networkx(graph: Any) -> Circuit | FeatureCircuit:
     try:
         own = json.loads(graph.graph[OWN])
         version, shape, scored, provenance = (own[key] for key in ("version", "graph", "scored", "provenance"))
-    except (AttributeError, KeyError, TypeError, ValueError):
+        provenance, of_features, several = dict(provenance), "places" in shape, graph.is_multigraph()
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise InputError(
             f"This is no graph of a circuit: its attribute {OWN!r} is missing or damaged; expected what to_networkx returns."
         ) from None
@@ -129,69 +133,78 @@ def from_networkx(graph: Any) -> Circuit | FeatureCircuit:
         raise InputError(
             f"The graph is of format version {version!r}; this version of sparse-circuits reads {_VERSION}."
         )
-    edges = {data["name"]: data.get("score") for _, _, data in graph.edges(data=True) if "name" in data}
-    if "places" in shape:
-        try:
-            features = unpack_graph(Path(OWN), shape)
-        except FileFormatError as error:
-            raise InputError(str(error)) from None
-        return _feature_circuit(graph, features, edges, scored, provenance)
+    if not several or not isinstance(scored, bool):
+        raise InputError(
+            "This is no longer the graph of its circuit: expected a MultiDiGraph with all that to_networkx gave it, since a "
+            "head may read one source three times."
+        )
     try:
-        whole = Graph(**shape)
-    except TypeError as error:
-        raise InputError(f"The graph's attribute {OWN!r} is damaged ({error}).") from None
-    wired = whole.level == "edges"
-    found = (
-        edges
-        if wired
-        else {
-            name: data.get("score")
-            for name, data in graph.nodes(data=True)
-            if data.get("kind") not in ("logits", "group")
-        }
-    )
-    if scored and any(score is None for score in found.values()):
-        lacks = next(name for name, score in found.items() if score is None)
-        raise InputError(f"{lacks!r} has no score, and the others of its circuit have one.")
-    made = Circuit.of(whole, {name: float(score) for name, score in found.items()} if scored else list(found))
-    return replace(made, provenance=provenance)
+        whole = (unpack_graph if of_features else unpack_components)(Path(OWN), shape)
+    except FileFormatError as error:
+        raise InputError(str(error)) from None
+    edges = [(data["name"], data) for _, _, data in graph.edges(data=True) if "name" in data]
+    if isinstance(whole, FeatureGraph):
+        return _feature_circuit(graph, whole, edges, scored, provenance)
+    nodes = [(name, data) for name, data in graph.nodes(data=True) if data.get("kind") not in ("logits", "group")]
+    found = _scores(edges if whole.level == "edges" else nodes, scored)
+    return replace(Circuit.of(whole, found if scored else list(found)), provenance=provenance)
 
 
 def _feature_circuit(
-    graph: Any, features: FeatureGraph, edges: dict[str, Any], scored: bool, provenance: dict[str, Any]
+    graph: Any, features: FeatureGraph, edges: list[tuple[Any, Any]], scored: bool, provenance: dict[str, Any]
 ) -> FeatureCircuit:
-    scores = {name: data.get("score") for name, data in graph.nodes(data=True) if name != "logits"}
-    if scored and any(score is None for score in scores.values()):
-        raise InputError("Some nodes have no score, and the others of their circuit have one.")
-    made = FeatureCircuit.of(features, {name: float(s) for name, s in scores.items()} if scored else list(scores))
+    nodes = _scores([(name, data) for name, data in graph.nodes(data=True) if name != "logits"], scored)
+    made = FeatureCircuit.of(features, nodes if scored else list(nodes))
     listed = []
-    for name, score in edges.items():
+    for name, score in _scores(edges, True).items():
         source, _, target = name.partition("->")
-        if score is None:
-            raise InputError(f"The edge {name!r} has no score.")
-        listed.append((features.index(source), features.index(target), float(score)))
-    listed.sort()
+        listed.append((features.index(source), features.index(target), score))
+    listed.sort(key=lambda edge: edge[:2])
     ends = torch.tensor([edge[:2] for edge in listed], dtype=torch.int64).view(-1, 2)
     values = torch.tensor([edge[2] for edge in listed], dtype=torch.float32)
-    return FeatureCircuit(
-        features, made.node_ids, made.node_values, EdgeList(ends[:, 0], ends[:, 1], values), dict(provenance)
-    )
+    return replace(made, edge_list=EdgeList(ends[:, 0], ends[:, 1], values), provenance=provenance)
+
+
+def _scores(parts: list[tuple[Any, Any]], scored: bool) -> dict[str, float]:
+    """
+    Args:
+        parts: name and attributes each; a score of None, in JSON null, is NaN.
+        scored: whether they have scores; otherwise these are 0.
+
+    Raises:
+        InputError: for a name that is none or comes twice, or a score that is missing or no number.
+    """
+    found: dict[str, float] = {}
+    for name, data in parts:
+        if not isinstance(name, str) or name in found:
+            raise InputError(
+                f"{name!r} {'comes twice' if isinstance(name, str) else 'is no name'}, in a graph of a circuit."
+            )
+        if scored and "score" not in data:
+            raise InputError(f"{name!r} has no score, and the others of its circuit have one.")
+        score = data["score"] if scored else 0.0
+        if isinstance(score, bool) or not isinstance(score, int | float | None):
+            raise InputError(f"{name!r} has the score {score!r:.60}; expected a number.")
+        found[name] = math.nan if score is None else float(score)
+    return found
 
 
 def write_graphml(circuit: Circuit | FeatureCircuit, path: str | Path) -> Path:
     """Write :func:`to_networkx` as GraphML; edges' ids are their names. Written atomically.
 
     Raises:
-        InputError: if the folder does not exist.
+        InputError: if the folder does not exist, or for a name that XML has no characters for.
     """
     import networkx
 
     graph = to_networkx(circuit)
+    for name in graph:
+        if _NOT_XML.search(name):
+            raise InputError(f"{name!r} has a character that XML does not have; write another format.")
     for source, target, data in graph.edges(data=True):
         data["id"] = data.get("name", f"{source}->{target}")
 
     def fill(temporary: Path) -> None:
-        # the writer on lxml, where that is installed, refuses names that XML has no characters for as late as this one does
         networkx.write_graphml_xml(graph, temporary, edge_id_from_attribute="id", named_key_ids=True)
 
     return write_atomically(Path(path), fill)
@@ -221,10 +234,13 @@ def read_graphml(path: str | Path) -> Circuit | FeatureCircuit:
 def write_node_link(circuit: Circuit | FeatureCircuit, path: str | Path) -> Path:
     """Write :func:`to_networkx` as networkx's node-link JSON, which ``networkx.node_link_graph(content, edges="edges")`` takes.
 
+    A score of NaN, which JSON does not have, is null.
+
     Raises:
         InputError: if the folder does not exist.
     """
     import networkx
 
-    text = json.dumps(networkx.node_link_data(to_networkx(circuit), edges="edges"), ensure_ascii=False) + "\n"
-    return write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = networkx.node_link_data(to_networkx(circuit), edges="edges")
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return write_json(Path(path), plain)

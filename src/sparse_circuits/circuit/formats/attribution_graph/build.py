@@ -78,11 +78,14 @@ class Drawing:
                 nodes.append(self._node(one) | own)
         nodes += self._outputs.values()
         targets = {node["node_id"] for node in self._outputs.values()}
+        shown = {node["feature"] for node in self._outputs.values() if node["ctx_idx"] == self.prompt.read}
         n_layers = self.circuit.graph.n_layers
         likely = [
-            _logit(n_layers, self.prompt.read, one.token, one.text, one.probability) for one in self.prompt.likely
+            _logit(n_layers, self.prompt.read, one.token, one.text, one.probability)
+            for one in self.prompt.likely
+            if one.token not in shown
         ]
-        nodes += [node for node in likely if node["node_id"] not in targets]
+        nodes += likely
         _set_influence(nodes, links, targets)
         return nodes
 

@@ -68,10 +68,11 @@ def _name(node: Any, slug: str) -> str | None:
     kind, id, ctx = node["feature_type"], node["node_id"], node["ctx_idx"]
     if kind in ("embedding", "logit"):
         return None
-    if kind == "mlp reconstruction error":
-        return f"transcoder_{int(node['layer'])}.error@{ctx}"
+    layer = str(node["layer"])
+    if kind == "mlp reconstruction error" and layer.isdecimal():
+        return f"transcoder_{int(layer)}.error@{ctx}"
     match = _ID.fullmatch(id)
-    if kind != "cross layer transcoder" or match is None or match[1] != str(node["layer"]) or int(match[3]) != ctx:
+    if kind != "cross layer transcoder" or match is None or match[1] != layer or int(match[3]) != ctx:
         raise InputError(
             f"{slug!r} has a node {id!r} of type {kind!r}, which is no feature of a per-layer transcoder; such graphs cannot "
             "become a circuit here."

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.feature_circuit import FeatureCircuit
-from sparse_circuits.circuit.files import write_atomically
+from sparse_circuits.circuit.files import write_json
 from sparse_circuits.circuit.formats.attribution_graph.build import Drawing, metadata_of
 from sparse_circuits.circuit.formats.attribution_graph.circuit_tracer import circuit_of
 from sparse_circuits.circuit.formats.attribution_graph.own import OWN, packed, unpacked
@@ -91,9 +92,10 @@ class AttributionGraph:
         Args:
             model, task, example: the prompt: one of the task's clean ones. Its tokens are the tokenizer's, or numbers.
             tokens: or the prompt's tokens alone, without a model: then nothing is known of probabilities and activations.
-            slug: the graph's name in files and addresses; by default task, model and example.
+            slug: the graph's name in files and addresses, of letters, digits, "_", "-" and "."; by default task, model and
+                example. Neuronpedia takes no ".".
             scan: where pages of features are looked up; by default the model's name, without its owner or folder. Neuronpedia
-                wants its own name of the model; it takes only letters, digits, "_" and "-" here and in the slug.
+                wants its own name of the model; it takes only letters, digits, "_" and "-".
             pages: by a node's name, what ``feature_pages`` returns.
             labels: by a node's name, what people call it; otherwise that of its page.
             state: pins, groups and notes that the explorer saved: pinned nodes, supernodes and labels here.
@@ -109,6 +111,14 @@ class AttributionGraph:
             )
         if slug is not None:
             check_slug(slug)
+        if scan is not None and (not isinstance(scan, str) or not scan):
+            raise InputError(
+                f"AttributionGraph.of(scan={scan!r}): expected a name, such as Neuronpedia's of the model."
+            )
+        for name, given in (("pages", pages), ("labels", labels), ("feature_details", feature_details)):
+            if not isinstance(given, Mapping | None):
+                raise InputError(f"AttributionGraph.of({name}=...): expected a mapping, got {type(given).__name__}.")
+        _refuse_unknown(circuit)
         if tokens is not None and model is None and task is None:
             prompt = Prompt.of_tokens(circuit, tokens)
         elif tokens is None and model is not None and task is not None:
@@ -119,7 +129,8 @@ class AttributionGraph:
         drawing = Drawing(circuit, prompt, pages, labels or {})
         notes, q_params = first_sight(state, drawing.ids)
         drawing = replace(drawing, labels={**drawing.labels, **notes})
-        metadata = metadata_of(circuit, prompt, slug, scan, example if tokens is None else None)
+        number = None if task is None else example % len(task)
+        metadata = metadata_of(circuit, prompt, slug, scan, number)
         if feature_details is not None:
             metadata["feature_details"] = dict(feature_details)
         links, numbers = drawing.links(), drawing.numbers
@@ -156,7 +167,8 @@ class AttributionGraph:
             the graph's file.
 
         Raises:
-            InputError: if the folder cannot be written, or ``features`` is given for a graph without pages.
+            InputError: if the folder cannot be written, ``features`` is given for a graph without pages, or the page could not
+                ask for the file of a graph with this slug. FileFormatError: if the folder's list of graphs is damaged.
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
@@ -166,21 +178,22 @@ class AttributionGraph:
                         "save(features=...): this graph has no pages; pass AttributionGraph.of(..., pages=...)."
                     )
                 self._write_pages(Path(features))
-            return _write(path, self.to_dict())
+            return write_json(path, self.to_dict())
         if features is not None:
             raise InputError(
                 "save(features=...): a folder has its pages under features/; leave it out, or give a .json file."
             )
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file that does not end in .json; expected a folder, or a name that does.")
-        shown = self
-        if self.pages:
-            own = _file_name(self.slug)  # a folder for each graph: others may have other dictionaries at the same sites
-            self._write_pages(path / "features" / own)
-            shown = replace(self, metadata={**self.metadata, "scan": f"{LOCAL}{own}"})
+        check_slug(self.slug)
+        listed, metadata = _listed(path / _INDEX), dict(self.metadata)
+        if self.pages:  # in a folder for each graph: others may have other dictionaries at the same sites
+            self._write_pages(path / "features" / self.slug)
+            metadata["scan"] = f"{LOCAL}{self.slug}"
         path.mkdir(parents=True, exist_ok=True)
-        file = _write(path / f"{_file_name(self.slug)}.json", shown.to_dict())
-        _list(path / _INDEX, shown.metadata)
+        file = write_json(path / f"{self.slug}.json", {**self.to_dict(), "metadata": metadata})
+        kept = [graph for graph in listed["graphs"] if graph.get("slug") != self.slug]
+        write_json(path / _INDEX, {**listed, "graphs": [*kept, metadata]})
         return file
 
     @classmethod
@@ -243,7 +256,7 @@ class AttributionGraph:
         try:
             temporary.mkdir()
             for number, page in self.pages.items():
-                _write(temporary / f"{number}.json", page)
+                write_json(temporary / f"{number}.json", page)
             for page in list(temporary.iterdir()):
                 page.replace(folder / page.name)
             temporary.rmdir()
@@ -258,13 +271,29 @@ class AttributionGraph:
         return f"AttributionGraph({self.slug!r}, {len(self.nodes)} nodes, {len(self.links)} links, {len(self.pages)} pages)"
 
 
-def check_slug(slug: str) -> None:
+def check_slug(slug: Any) -> None:
     """
     Raises:
-        InputError: for what no file can be called.
+        InputError: for what cannot be a file's name, or would be escaped in an address: circuit-tracer's server reads no escapes.
     """
-    if not re.fullmatch(r"[^/\\]+", slug):
-        raise InputError(f"slug={slug!r}: expected a name that a file may have.")
+    if not isinstance(slug, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", slug):
+        raise InputError(
+            f"slug={slug!r}: expected letters, digits, '_', '-' and '.', since it names a file and an address."
+        )
+    if f"{slug}.json" == _INDEX:
+        raise InputError(f"slug={slug!r}: {_INDEX} is the list of a folder's graphs; choose another name.")
+
+
+def _refuse_unknown(circuit: Circuit | FeatureCircuit) -> None:
+    """
+    Raises:
+        InputError: for scores that are no numbers, as of parts that an imported file has no score of.
+    """
+    of_edges = {} if isinstance(circuit, Circuit) or not circuit.n_edges else circuit.to_dict("edges")
+    scored = (circuit.values if isinstance(circuit, Circuit) else circuit.node_values) is not None
+    for name, score in {**(circuit.to_dict() if scored else {}), **of_edges}.items():
+        if not math.isfinite(score):
+            raise InputError(f"AttributionGraph.of: {name!r} has the score {score}; a graph has numbers only.")
 
 
 def _check(content: Any, what: str) -> None:
@@ -294,24 +323,10 @@ def _read(path: Path) -> Any:
         raise FileFormatError(f"{path} is not JSON ({error}).") from None
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> Path:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _list(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Add a graph to the list of a folder's, or put it in the place of the one of the same name."""
+def _listed(path: Path) -> Mapping[str, Any]:
+    """The content of a folder's list of graphs, which need not be there yet."""
     content = _read(path) if path.is_file() else {"graphs": []}
     graphs = content.get("graphs") if isinstance(content, Mapping) else None
     if not isinstance(graphs, list) or not all(isinstance(graph, Mapping) for graph in graphs):
         raise FileFormatError(f"{path} is no list of graphs; expected an object with 'graphs'.")
-    kept = [graph for graph in graphs if graph.get("slug") != metadata["slug"]]
-    _write(path, {**content, "graphs": [*kept, dict(metadata)]})
-
-
-def _file_name(text: str, others: Iterable[str] = '/\\:*?"<>|') -> str:
-    """Text as a name that a file may have, and an address need not escape."""
-    return (
-        "".join("-" if character in others or character.isspace() else character for character in text).strip(".")
-        or "-"
-    )
+    return content

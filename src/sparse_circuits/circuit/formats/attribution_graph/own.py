@@ -12,9 +12,8 @@ import torch
 
 from sparse_circuits.circuit.circuit import Circuit
 from sparse_circuits.circuit.feature_circuit import EdgeList, FeatureCircuit, check_read
-from sparse_circuits.circuit.files import pack_graph, unpack_graph
+from sparse_circuits.circuit.files import pack_graph, unpack_components, unpack_graph
 from sparse_circuits.errors import FileFormatError
-from sparse_circuits.graph import Graph
 
 OWN = "sparse_circuits"
 """The field of a file in which the circuit itself stands, and of a node or link in which its name and score do."""
@@ -22,8 +21,8 @@ _VERSION = 1
 
 
 def packed(circuit: Circuit | FeatureCircuit) -> dict[str, Any]:
-    """A circuit as JSON values, as they come back from a file."""
-    return json.loads(json.dumps(_packed(circuit)))
+    """A circuit as JSON values, as they come back from a file; null for what of its provenance JSON has no number for."""
+    return json.loads(json.dumps(_packed(circuit)), parse_constant=lambda _: None)
 
 
 def _packed(circuit: Circuit | FeatureCircuit) -> dict[str, Any]:
@@ -50,19 +49,23 @@ def unpacked(own: Any, dictionaries: Mapping[str, Any] | None = None) -> Circuit
             raise FileFormatError(
                 f"{OWN}: format version {own['version']!r}; this version of sparse-circuits reads {_VERSION}."
             )
+        provenance = dict(own["provenance"])
         if own["kind"] == "components":
-            graph = Graph(**own["graph"])
+            graph = unpack_components(where, own["graph"])
             names = own["names"] if own["scores"] is None else dict(zip(own["names"], own["scores"], strict=True))
-            return replace(Circuit.of(graph, names), provenance=dict(own["provenance"]))
+            return replace(Circuit.of(graph, names), provenance=provenance)
+        if own["kind"] != "features":
+            raise ValueError(f"its kind is {own['kind']!r:.60}")
         features = unpack_graph(where, own["graph"])
         nodes = torch.tensor(own["nodes"], dtype=torch.int64)
         values = None if own["scores"] is None else torch.tensor(own["scores"], dtype=torch.float32)
         sources, targets, weights = own["edges"]
         ends = [torch.tensor(numbers, dtype=torch.int64) for numbers in (sources, targets)]
         edges = EdgeList(ends[0], ends[1], torch.tensor(weights, dtype=torch.float32))
-        provenance = dict(own["provenance"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
         raise FileFormatError(f"{OWN}: the circuit in the file is damaged ({type(error).__name__}: {error}).") from None
     check_read(where, features, nodes, values, edges)
+    if len(set(zip(sources, targets, strict=True))) < len(edges):
+        raise FileFormatError(f"{OWN}: an edge of the circuit in the file comes twice.")
     features = features if dictionaries is None else features.with_dictionaries(dictionaries)
     return FeatureCircuit(features, nodes, values, edges, provenance)

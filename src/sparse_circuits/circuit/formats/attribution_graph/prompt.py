@@ -18,6 +18,7 @@ from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.task.metrics import PositionMetric
 from sparse_circuits.task.task import Prompts, Task
+from sparse_circuits.task.tokens import token_text
 
 _LIKELIEST, _SHARE = 10, 0.95  # logits shown beside the target: as circuit-tracer chooses them
 _NAMED = 3  # of several correct answers
@@ -61,10 +62,12 @@ class Prompt:
         Raises:
             InputError: for none, or a circuit with positions that these tokens do not have.
         """
-        if isinstance(tokens, str) or not len(tokens):
-            raise InputError(f"tokens={tokens!r}: expected the prompt's tokens, one text (or id) each.")
-        texts = tuple(map(str, tokens))
-        ids = tuple(token if isinstance(token, int) else i for i, token in enumerate(tokens))
+        listed: Any = getattr(tokens, "tolist", lambda: tokens)()  # of an array or tensor
+        several = isinstance(listed, Sequence) and not isinstance(listed, str)
+        if not several or {type(token) for token in listed} not in ({str}, {int}):
+            raise InputError(f"tokens={tokens!r:.100}: expected the prompt's tokens, one text (or id) each.")
+        texts = tuple(map(str, listed))
+        ids = tuple(token if isinstance(token, int) else i for i, token in enumerate(listed))
         names = circuit.graph.positions
         if names and not all(map(str.isdecimal, names)):
             raise InputError(
@@ -90,7 +93,7 @@ class Prompt:
         prompts = one.tokenized(model, anatomy, corrupted=False)
         ids, clean = prompts.clean[0], one.clean[0]
         tokenizer = getattr(model, "tokenizer", None)
-        tokens = tuple(_text(tokenizer, i) for i in ids)
+        tokens = tuple(token_text(tokenizer, i) for i in ids)
         metric = prompts.metric
         read = int(metric.rows(torch.tensor([len(ids)]))[0]) if isinstance(metric, PositionMetric) else len(ids) - 1
         found: dict[Site, tuple[Tensor, Tensor]] = {}
@@ -113,10 +116,6 @@ class Prompt:
             _likeliest(chances, tokenizer),
             _activations(circuit, found, at),
         )
-
-
-def _text(tokenizer: Any, token: int) -> str:
-    return str(token) if tokenizer is None else tokenizer.decode([token])
 
 
 def _places(circuit: Circuit | FeatureCircuit, prompts: Prompts, what: str) -> tuple[int, ...]:
@@ -148,7 +147,7 @@ def _target(metric: Any, row: int, chances: Tensor, tokenizer: Any) -> Logit | N
     if not isinstance(metric, PositionMetric) or correct is None:
         return None
     tokens = list(dict.fromkeys(int(token) for token in correct[row]))
-    named = " | ".join(_text(tokenizer, token) for token in tokens[:_NAMED]) + (
+    named = " | ".join(token_text(tokenizer, token) for token in tokens[:_NAMED]) + (
         " | ..." if len(tokens) > _NAMED else ""
     )
     return Logit(tokens[0], named, float(chances[tokens].sum()))
@@ -158,7 +157,7 @@ def _likeliest(chances: Tensor, tokenizer: Any) -> tuple[Logit, ...]:
     values, tokens = chances.topk(min(_LIKELIEST, len(chances)))
     n = int((values.cumsum(0) - values < _SHARE).sum())
     pairs = zip(tokens[:n].tolist(), values[:n].tolist(), strict=True)
-    return tuple(Logit(token, _text(tokenizer, token), value) for token, value in pairs)
+    return tuple(Logit(token, token_text(tokenizer, token), value) for token, value in pairs)
 
 
 def _activations(

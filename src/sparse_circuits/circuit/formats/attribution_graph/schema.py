@@ -30,12 +30,31 @@ def schema_named(name: str) -> dict[str, Any]:
 def check(value: Any, name: str, what: str) -> None:
     """
     Raises:
-        FileFormatError: for anything that the schema of that name does not allow, naming the field.
+        FileFormatError: for anything that the schema of that name does not allow, or that JSON cannot hold, naming the field.
     """
     try:
         _check(value, schema_named(name), "")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            _find(value, "")
+            raise _BadValueError(f"it cannot be written as JSON ({error}).") from None
     except _BadValueError as error:
         raise FileFormatError(f"{what}: {error}") from None
+    except RecursionError:
+        raise FileFormatError(f"{what}: its values are nested too deeply.") from None
+
+
+def _find(value: Any, at: str) -> None:
+    """Name the field that JSON cannot hold, where the schema says nothing of it."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            _find(one, f"{at}.{name}" if at else str(name))
+    elif _is(value, "array"):
+        for i, one in enumerate(value):
+            _find(one, f"{at}[{i}]")
+    elif not (isinstance(value, str | bool | None) or _is(value, "number")):
+        raise _BadValueError(f"{at} is {_shown(value)}; JSON has no such value.")
 
 
 def _check(value: Any, schema: Mapping[str, Any], at: str) -> None:
@@ -58,8 +77,7 @@ def _is(value: Any, kind: str) -> bool:
         whole = isinstance(value, int) or (isinstance(value, float) and (kind == "number" or value.is_integer()))
         # NaN and the infinities are no JSON, though Python writes and reads them
         return whole and not isinstance(value, bool) and value - value == 0
-    kinds = {"object": Mapping, "array": (list, tuple), "string": str, "boolean": bool, "null": type(None)}
-    return isinstance(value, kinds[kind])
+    return isinstance(value, _KINDS[kind])
 
 
 def _required(value: Any, wanted: list[str], at: str) -> None:
@@ -81,7 +99,9 @@ def _additional(value: Any, wanted: Mapping[str, Any], at: str) -> None:
 
 
 def _items(value: Any, wanted: Mapping[str, Any], at: str) -> None:
-    for i, one in enumerate(value) if _is(value, "array") else ():
+    if not _is(value, "array") or (wanted == {"type": "string"} and all(isinstance(one, str) for one in value)):
+        return  # there are many tokens
+    for i, one in enumerate(value):
         _check(one, wanted, f"{at}[{i}]")
 
 
@@ -119,6 +139,7 @@ def _shown(value: Any) -> str:
     return {dict: "an object", list: "an array", tuple: "an array"}.get(type(value), type(value).__name__)
 
 
+_KINDS = {"object": (dict, Mapping), "array": (list, tuple), "string": str, "boolean": bool, "null": type(None)}
 _ABOUT = {"$schema", "$id", "title", "description"}
 _KEYWORDS: dict[str, Callable[[Any, Any, str], None]] = {
     "type": _type,

@@ -43,8 +43,19 @@ def _saved(state: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
             raise InputError(f"state=...: there is no file {state}.")
         try:
             found = json.loads(Path(state).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{what} is no saved state of the explorer: {error}.") from None
     if not isinstance(found, Mapping) or found.get("format") != STATE_FORMAT:
         raise FileFormatError(f"{what} is no saved state of the explorer; expected what its Save button writes.")
+    groups, notes = found.get("groups") or [], found.get("notes") or {}
+    whole = isinstance(groups, list | tuple) and all(isinstance(group, Mapping) for group in groups)
+    named = [found.get("pins"), *(group.get("members") for group in groups)] if whole else []
+    if not whole or not isinstance(notes, Mapping) or not all(map(_are_names, named)):
+        raise FileFormatError(
+            f"{what}: its pins, groups or notes are damaged; expected what the explorer's Save button writes."
+        )
     return found
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value))
