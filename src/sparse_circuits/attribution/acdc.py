@@ -46,6 +46,7 @@ class ACDC(Method):
     which is ``NegativeKL`` as a metric.
     """
 
+    takes_gradients: ClassVar[bool] = False
     levels: ClassVar[tuple[str, ...]] = ("edges",)
     tells_positions: ClassVar[bool] = False
 

@@ -59,6 +59,7 @@ class AtPStar(Method):
             ablated, corrupted_final = problem.ablated(batch)
             with torch.enable_grad():
                 value = measure(anatomy, metric, here.final, batch)
+                total = value.sum()
             with torch.no_grad():
                 at_corrupted = None if corrupted_final is None else measure(anatomy, metric, corrupted_final, batch)
             tally.measured(rows, value, at_corrupted)
@@ -68,18 +69,18 @@ class AtPStar(Method):
             for layer in drops:
                 dropped[0] = layer
                 scorer.start(batch)
-                scorer.add(value.sum(), delta, here, retain=True)
+                scorer.add(total, delta, here, retain=True)
                 scores = scorer.collect()
                 if graph.level != "edges" and layer >= 0:
                     scores[:, _units_of(graph, layer)] = 0
                 found.append(scores)
                 if fixed:
-                    dz = torch.autograd.grad(value.sum(), [trace.z for trace in here.layers], retain_graph=True)
+                    dz = torch.autograd.grad(total, [trace.z for trace in here.layers], retain_graph=True)
                     at_z.append([torch.zeros_like(g) if at == layer else g for at, g in enumerate(dz)])
             if fixed:
                 query_key_effects(problem, batch, here, delta, at_z, found)
-            total = torch.stack([scores.abs() for scores in found]).sum(0) / share.to(anatomy.device)
-            tally.scored(rows, total if problem.per_example else total.sum(0, keepdim=True))
+            effects = torch.stack([scores.abs() for scores in found]).sum(0) / share.to(anatomy.device)
+            tally.scored(rows, effects if problem.per_example else effects.sum(0, keepdim=True))
         recomputed = sum(graph.written_before(layer, "q") for layer in range(n_layers)) / (6 * n_layers) if fixed else 0
         return tally.raw(forwards=1 + tally.patched + recomputed, backwards=len(drops) * (1 + fixed))
 

@@ -14,6 +14,7 @@ from sparse_circuits.circuit import FeatureScores, Scores
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import FeatureGraph, Graph
 from sparse_circuits.model import anatomy_of
+from sparse_circuits.model.autograd import check_gradients
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import provenance
 from sparse_circuits.task.task import Task, check_task
@@ -88,7 +89,7 @@ def attribute(
 
     Raises:
         InputError: before any pass is made: a graph of another model, missing corrupted prompts, rows that do not
-            tokenise, a metric that the method cannot use.
+            tokenise, a metric that the method cannot use, gradients under ``torch.inference_mode()``.
         UnsupportedModelError: for a model that the library cannot be right about.
     """
     method = EAP() if method is None else method
@@ -102,6 +103,8 @@ def attribute(
         raise InputError(f"attribute(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
     check_task("attribute", task)
     check_batch_size(batch_size)
+    if method.takes_gradients:
+        check_gradients(type(method).__name__)
     anatomy = anatomy_of(model)
     if not isinstance(graph, Graph | FeatureGraph):
         raise InputError(f"attribute(graph={graph!r}): expected a Graph; make one with Graph.of(model).")

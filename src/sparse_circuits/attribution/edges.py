@@ -1,6 +1,6 @@
 """Edge scores from one gradient: the product of every source's difference with every destination's gradient.
 
-The score of u -> v is the sum over examples and positions of <c_u' - c_u, g_v> (design, section 5.1). Nothing of shape
+The score of u -> v is the sum over examples and positions of <c_u' - c_u, g_v> (docs/methods.md). Nothing of shape
 examples x positions x sources x d_model exists at once: rows (an example's position) are taken in chunks of a fixed
 budget, and per chunk and layer the scores are one batched matrix product. The rank-one part of a norm's derivative
 is one more column of that product.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class Exact(Method):
 
     Conmy et al. 2023 (arXiv:2304.14997) and Goldowsky-Dill et al. 2023 (arXiv:2304.05969) patch single edges so.
     """
+
+    takes_gradients: ClassVar[bool] = False
 
     def run_features(self, problem: FeatureProblem) -> FeatureTally:
         return ablate_each(problem)

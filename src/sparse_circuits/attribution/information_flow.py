@@ -41,6 +41,7 @@ class InformationFlowRoutes(Method):
     """
 
     signed: ClassVar[bool] = False
+    takes_gradients: ClassVar[bool] = False
     needs_ablation: ClassVar[bool] = False
     levels: ClassVar[tuple[str, ...]] = ("edges",)
     tells_positions: ClassVar[bool] = False

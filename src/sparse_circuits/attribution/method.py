@@ -108,10 +108,12 @@ class Method(ABC):
         tells_positions: whether it can score positions apart.
         needs_corrupted: whether the method itself takes a path from corrupted prompts (PATCH needs them in any case).
         finds_edges: whether it finds edges between features.
+        takes_gradients: whether backward passes are made.
         only_clean_gradient: whether the only gradient is taken at the clean run, where NegativeKL is flat.
     """
 
     signed: ClassVar[bool] = True
+    takes_gradients: ClassVar[bool] = True
     only_clean_gradient: ClassVar[bool] = False
     finds_edges: ClassVar[bool] = False
     levels: ClassVar[tuple[str, ...]] = LEVELS

@@ -13,6 +13,7 @@ from sparse_circuits.dictionary.place import Notes, width_at
 from sparse_circuits.dictionary.saelens import twin
 from sparse_circuits.errors import InputError
 from sparse_circuits.model.anatomy import Anatomy
+from sparse_circuits.model.autograd import check_gradients
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 
@@ -26,7 +27,7 @@ def check(dictionaries: Sequence[Dictionary], model: Any, anatomy: Anatomy, note
     Raises:
         InputError: if a site is not what the dictionary's hook names are in this model, if features, base and skip do not
             add up to what the dictionary's own object computes, or if the value or the gradient of single features is not
-            what the encoder gives.
+            what the encoder gives; or under ``torch.inference_mode()``, where the gradient cannot be seen.
     """
     met = _met(dictionaries, model, anatomy)
     for dictionary in dictionaries:
@@ -85,6 +86,7 @@ def _check_sum(dictionary: Dictionary, x: Tensor, anatomy: Anatomy) -> None:
 
 def _check_single(dictionary: Dictionary, x: Tensor, anatomy: Anatomy) -> None:
     """Values and gradients of single features that fire against the object's own encoder."""
+    check_gradients("load_dictionaries(...)")
     encode = _own(dictionary, anatomy)[0]
     with torch.enable_grad():
         x = x.detach().requires_grad_()

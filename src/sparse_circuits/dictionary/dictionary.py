@@ -1,4 +1,4 @@
-"""A dictionary at a site: how it splits an activation into features, a base and an error term (design, section 5.4)."""
+"""A dictionary at a site: how it splits an activation into features, a base and an error term."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Normalized(NamedTuple):
     shift: Tensor | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dictionary:
     """An SAE or transcoder as a split of a site's activation.
 
@@ -59,6 +59,9 @@ class Dictionary:
     normalize: Callable[[Tensor], Normalized] | None = None
     W_skip: Tensor | None = None
     sae: Any = None
+
+    def __repr__(self) -> str:
+        return f"Dictionary({self.site.name}: {self.n_features:,} features, {self.id})"
 
     @property
     def n_features(self) -> int:

@@ -99,7 +99,7 @@ def direct_along_inputs(situation: Situation, points: Points) -> list[Tensor]:
 
 
 class Cut:
-    """A run in which every place's output is a leaf of its own, so that gradients stop there (design, section 5.4).
+    """A run in which every place's output is a leaf of its own, so that gradients stop there (docs/features.md, edges).
 
     Attributes:
         leaves: what every place writes (less a skip connection, which carries gradient): ``[batch, pos, d]``.
