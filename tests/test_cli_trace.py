@@ -12,7 +12,7 @@ from test_cli import names_in, ok, run
 
 import sparse_circuits as sc
 from sparse_circuits.cli import trace_work
-from sparse_circuits.cli.trace_record import Slice, TraceRecord
+from sparse_circuits.cli.trace_record import NEXT, Slice, TraceRecord
 from sparse_circuits.errors import FileFormatError, InputError
 
 pytest.importorskip("sae_lens", reason="SAELens is not installed (it needs TransformerLens 3)")
@@ -156,6 +156,43 @@ def test_extending_into_another_folder_leaves_the_first(said: list[str], monkeyp
     error = run("trace", "--extend", "runs/t", "--features", name, "--contexts", 0, "--out", "runs/other")
     assert error.exit_code == 2
     assert "add --force" in error.stderr
+
+
+class Killed(BaseException):
+    """What no handler stops."""
+
+
+def test_killed_at_any_time_a_folder_is_of_one_trace(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was until everything is written, and from then on as it has become, whatever is not yet in its place."""
+    folder = Path("runs/k")
+    shutil.copytree("runs/t", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    name = sc.Trace.load(folder / "trace.safetensors").frontier[-1]
+    words = ("trace", "--extend", folder, "--features", name, "--contexts", 0)
+    monkeypatch.setattr(trace_work, "_MAX_NODES", 2)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    def half_way(folder: Path) -> None:
+        for file in sorted((folder / NEXT).iterdir())[:3]:
+            file.replace(folder / file.name)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trace_work, "_draw", killed)
+        with pytest.raises(Killed):
+            run(*words)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(trace_work, "settle", half_way)
+        with pytest.raises(Killed):
+            run(*words)
+    record, trace = TraceRecord.load(folder), sc.Trace.load(folder / "trace.safetensors")
+    assert names_in(folder) == FILES
+    assert len(trace.runs) == len(record.commands) == 4
+    assert record.results["runs"] == list(trace.runs)
+    assert set(sc.FeatureCircuit.load(folder / "circuit.safetensors").nodes) == {node.name for node in trace.traced}
 
 
 @pytest.mark.parametrize(

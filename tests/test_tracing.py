@@ -242,6 +242,22 @@ def test_metrics_without_answers_and_prompts_without_pairs(zoo) -> None:
         sc.trace(model, graph, kl, sc.ByGradient(steps=None))
 
 
+@pytest.mark.parametrize("method", [sc.ByAblation(top=1), sc.ByGradient(1, 1), sc.ByGradient(1, 1, steps=None)])
+def test_a_metric_that_is_no_number_has_no_effects(zoo, method: Any) -> None:
+    model, prompts = zoo("gpt2"), token_task(3, 5).clean
+    graph = make_graph(model, "resid")
+
+    def some(logits: torch.Tensor, batch: sc.Batch) -> torch.Tensor:
+        return torch.where(batch.index == 1, torch.nan, logits[:, -1, 3])
+
+    task = sc.Task(prompts, metric=some)
+    with pytest.raises(InputError, match="not finite on some prompt"):
+        sc.trace(model, graph, task, method)
+    trace = sc.trace(model, graph, sc.Task(prompts, metric=lambda logits, batch: logits[:, -1, 3]), method)
+    with pytest.raises(InputError, match="not finite on some prompt"):
+        sc.validate_trace(model, trace, task)
+
+
 # --- by gradient ---
 
 
@@ -477,6 +493,20 @@ def test_a_repeated_run_adds_nothing(toy, task: sc.Task, runs: list[sc.Trace], t
     assert {edge.run for edge in wider.edges if edge.name not in first.to_dict("edges")} == {1}
 
 
+def test_what_is_found_again_stays_as_it_was(zoo) -> None:
+    """Also where another estimate gives another number: effect and number of the run belong together."""
+    model, task = zoo("gpt2"), token_task(2, 5)
+    graph = make_graph(model, "resid")
+    first = sc.trace(model, graph, task, sc.ByGradient(1, 1, steps=2))
+    both = sc.trace(model, graph, task, sc.ByGradient(2, 2, steps=None), extend=first)
+    assert {n for n in both.nodes if n.run == 0} == set(first.nodes)
+    assert {e for e in both.edges if e.run == 0} == set(first.edges)
+    alone = sc.trace(model, graph, task, sc.ByGradient(2, 2, steps=None))
+    new = {node.name: node.effect for node in both.nodes if node.run == 1}
+    assert new
+    assert new.items() <= {node.name: node.effect for node in alone.nodes}.items()
+
+
 def test_what_cannot_be_extended(toy, saes, task: sc.Task, runs: list[sc.Trace]) -> None:
     first, last, graph = runs[0], runs[-1], runs[0].graph
     other = sc.load_task("sva-across-rc", toy, n=12, seed=1)
@@ -552,6 +582,8 @@ def test_exact_and_gradient_form_agree(toy, task: sc.Task, runs: list[sc.Trace])
     for edge in gradient.edges:  # the last site's features reach the logits alone
         if edge.source in last:
             assert (edge.target, edge.effect) == ("logits", edge.contribution)
+    with pytest.raises(InputError, match="expected a Trace"):
+        exact.compare(exact.circuit())  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="under zero ablation, the other under mean"):
         exact.compare(replace(gradient, provenance={**gradient.provenance, "ablation": "mean"}))
 

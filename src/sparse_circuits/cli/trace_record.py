@@ -12,6 +12,8 @@ from sparse_circuits.errors import FileFormatError, InputError
 
 FORMAT, FORMAT_VERSION = "sparse-circuits trace", 1
 TRACE, TRACE_RECORD, VALIDATION = "trace.safetensors", "trace.json", "validation.json"
+NEXT = ".trace.next"
+"""Files that together replace a folder's own: once it is there, the trace has grown."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class TraceRecord:
         Raises:
             InputError: if the folder holds no trace. FileFormatError: if its record is damaged, or something else.
         """
+        settle(folder)
         path = folder / TRACE_RECORD
         if not path.is_file() or not (folder / TRACE).is_file():
             raise InputError(f"{folder} holds no trace; expected a folder that 'sparse-circuits trace' wrote.")
@@ -65,6 +68,15 @@ class TraceRecord:
         return cls(
             _slice(path, content["slice"]), tuple(content["commands"]), content["results"], tuple(content["files"])
         )
+
+
+def settle(folder: Path) -> None:
+    """Move the files of :data:`NEXT` into place: all of them, also where a command was killed over it."""
+    waiting = folder / NEXT
+    if waiting.is_dir():
+        for file in sorted(waiting.iterdir()):
+            file.replace(folder / file.name)
+        waiting.rmdir()
 
 
 def _slice(path: Path, content: dict[str, Any]) -> Slice:

@@ -17,7 +17,15 @@ from sparse_circuits.cli.json_record import text_of
 from sparse_circuits.cli.load import ablation_named, load_model_on
 from sparse_circuits.cli.meanings import read_pages
 from sparse_circuits.cli.record import CIRCUIT
-from sparse_circuits.cli.trace_record import TRACE, TRACE_RECORD, VALIDATION, Slice, TraceRecord
+from sparse_circuits.cli.trace_record import (
+    NEXT,
+    TRACE,
+    TRACE_RECORD,
+    VALIDATION,
+    Slice,
+    TraceRecord,
+    settle,
+)
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +143,7 @@ def grow(
 
 @contextmanager
 def _folder(out: Path, force: bool, in_place: bool, outdated: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Where to write, and where that ends up: a new folder at once, or file by file into the one that is there.
+    """Where to write, and where that ends up: a new folder at once, or together into the one that is there.
 
     Args:
         outdated: files there that are of the trace as it was.
@@ -147,11 +155,13 @@ def _folder(out: Path, force: bool, in_place: bool, outdated: Sequence[str]) -> 
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"Cannot write {out}.")
     with TemporaryDirectory(dir=out, prefix=".trace.") as name:
-        yield Path(name), out
-        for file in sorted(Path(name).iterdir()):
-            file.replace(out / file.name)
+        new = Path(name) / NEXT
+        new.mkdir()
+        yield new, out
         for old in outdated:
             (out / old).unlink(missing_ok=True)
+        new.rename(out / NEXT)
+    settle(out)
 
 
 def _drawn(trace: Trace) -> int:

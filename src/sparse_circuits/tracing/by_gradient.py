@@ -19,6 +19,7 @@ from sparse_circuits.circuit.feature_scores import check_count
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph.features import FeatureGraph
 from sparse_circuits.tracing.method import Found, Start, TracingMethod, by_place, features_of, split_places
+from sparse_circuits.tracing.separate import check_finite
 from sparse_circuits.tracing.trace import TracedEdge, TracedNode
 
 
@@ -79,7 +80,9 @@ class ByGradient(TracingMethod):
         last = max(pinned) if pinned else start.at if start.at is not None else places[-1]
         along = _Along(problem, self.steps)
         tally = score_by_gradients(replace(problem, nodes_above=math.inf), along.points, along.path)
+        check_finite(tally.clean)
         ids, effects = tally.nodes.collect()
+        check_finite(effects)
         effect = dict(zip(ids.tolist(), (effects / n).tolist(), strict=True))
         known = _Known(graph)
         known.add(tally.edges, tally.edges, n)  # into the logits, where both are the same

@@ -45,7 +45,7 @@ def check_extends(earlier: Any, graph: FeatureGraph, about: dict[str, Any]) -> N
 def grown(earlier: Trace | None, graph: FeatureGraph, found: Found, about: dict[str, Any]) -> Trace:
     """The earlier trace with a run's finds added; nothing of it is lost, and nothing is in it twice.
 
-    What is found again keeps the number of the run that found it first.
+    What is found again stays as the run found it that found it first.
     """
     runs = () if earlier is None else earlier.runs
     number = next((i for i, run in enumerate(runs) if _did(run) == _did(found.record)), len(runs))
@@ -54,8 +54,7 @@ def grown(earlier: Trace | None, graph: FeatureGraph, found: Found, about: dict[
         nodes[node.name] = _node(nodes.get(node.name), replace(node, run=number))
     edges: dict[str, TracedEdge] = {} if earlier is None else {edge.name: edge for edge in earlier.edges}
     for edge in found.edges:
-        known = edges.get(edge.name)
-        edges[edge.name] = replace(edge, run=number if known is None else known.run)
+        edges.setdefault(edge.name, replace(edge, run=number))
     return Trace(
         graph,
         tuple(sorted(nodes.values(), key=lambda node: graph.index(node.name))),
@@ -73,6 +72,4 @@ def _did(run: dict[str, Any]) -> dict[str, Any]:
 def _node(known: TracedNode | None, new: TracedNode) -> TracedNode:
     if known is None or (known.effect is None and new.effect is not None):
         return new
-    if new.effect is None:
-        return known
-    return replace(new, run=known.run, logits=max(known.logits, new.logits, key=len))
+    return replace(known, logits=max(known.logits, new.logits, key=len))

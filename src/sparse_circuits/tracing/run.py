@@ -16,6 +16,7 @@ from sparse_circuits.attribution.feature.splits import prepare_places
 from sparse_circuits.errors import InputError
 from sparse_circuits.graph import FeatureGraph
 from sparse_circuits.model import anatomy_of
+from sparse_circuits.model.autograd import check_gradients
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import provenance
 from sparse_circuits.task.task import Task, check_task
@@ -70,7 +71,7 @@ def trace(
 
     Raises:
         InputError: before the long work: a graph without features or of another model, a feature or site that it does not
-            have, a trace of something else, nothing to start from.
+            have, a trace of something else, nothing to start from. A metric that is not finite, where that shows.
         UnsupportedModelError: for a model that the library cannot be right about.
     """
     method = ByAblation() if method is None else method
@@ -82,6 +83,8 @@ def trace(
     if positions not in ("sum", "keep", "spans"):
         raise InputError(f"trace(positions={positions!r}): expected 'sum', 'keep' or 'spans'.")
     check_batch_size(batch_size)
+    if method.form == "gradient":
+        check_gradients(type(method).__name__)
     anatomy = anatomy_of(model)
     _check_graph(graph)
     graph.check(anatomy)

@@ -10,8 +10,10 @@ from torch import Tensor
 from sparse_circuits.attribution.feature.exact import moves, resumed
 from sparse_circuits.attribution.feature.problem import FeatureProblem, Situation
 from sparse_circuits.dictionary.dictionary import Dictionary
-from sparse_circuits.features.logits import Tokens, token_text
+from sparse_circuits.errors import InputError
+from sparse_circuits.features.logits import Tokens
 from sparse_circuits.task.measure import measure
+from sparse_circuits.task.tokens import token_text
 
 ROUNDING = 1e-5
 """What the logits, or the metric, of two runs may differ by although nothing that they read was changed."""
@@ -98,7 +100,19 @@ def effect_of(situation: Situation, final: Tensor) -> Tensor:
     """The metric of every run, from its last residual stream, less that of the clean run: ``[runs, examples]``."""
     many = situation.batch.repeat(len(final) // len(situation.batch))
     value = measure(situation.anatomy, situation.metric, final, many)
-    return value.view(-1, len(situation.batch)) - situation.clean
+    return check_finite(value.view(-1, len(situation.batch)) - situation.clean)
+
+
+def check_finite(values: Tensor) -> Tensor:
+    """
+    Raises:
+        InputError: if a metric, or what it changes by, is no number.
+    """
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            "The metric, or its change under ablation, is not finite on some prompt; check the model's outputs and the metric."
+        )
+    return values
 
 
 @torch.no_grad()

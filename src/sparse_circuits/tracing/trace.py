@@ -140,6 +140,8 @@ class Trace:
         Raises:
             InputError: for a trace of another graph, or under another ablation.
         """
+        if not isinstance(other, Trace):
+            raise InputError(f"compare({type(other).__name__}): expected a Trace; load one with Trace.load(path).")
         return compared(self, other)
 
     def save(self, path: str | Path) -> Path:
@@ -209,9 +211,13 @@ class Trace:
     def __repr__(self) -> str:
         waiting = len(self.frontier)
         frontier = f" + {waiting} reached" if waiting else ""
-        runs = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}"
+        features, edges, runs = (
+            f"{thing}{'s' * (n != 1)}"
+            for n, thing in ((len(self.nodes), "feature"), (len(self.edges), "edge"), (len(self.runs), "run"))
+        )
+        found = f"{len(self.traced)}{frontier} {features}, {len(self.edges)} {edges}"
         task = self.provenance.get("task")
-        return f"Trace({len(self.traced)}{frontier} features, {len(self.edges)} edges, by {self.form} in {runs}, task={task!r})"
+        return f"Trace({found}, by {self.form} in {len(self.runs)} {runs}, task={task!r})"
 
 
 def _unpacked(graph: FeatureGraph, header: dict[str, Any], tensors: dict[str, list[Any]]) -> Trace:

@@ -18,7 +18,6 @@ from sparse_circuits.circuit.feature_scores import check_count
 from sparse_circuits.dictionary import Dictionaries, load_dictionaries
 from sparse_circuits.errors import InputError
 from sparse_circuits.evaluation.feature_run import FeatureRunner, Policy
-from sparse_circuits.features.logits import token_text
 from sparse_circuits.graph import FeatureGraph
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.sites import Site
@@ -26,8 +25,9 @@ from sparse_circuits.progress import tracker
 from sparse_circuits.task.measure import measure
 from sparse_circuits.task.metrics import CrossEntropy, LogProb, Metric, PositionMetric
 from sparse_circuits.task.task import Prompts, Task, check_task
+from sparse_circuits.task.tokens import token_text
 from sparse_circuits.tracing.method import by_place
-from sparse_circuits.tracing.separate import Readings, each, last_logits
+from sparse_circuits.tracing.separate import Readings, check_finite, each, last_logits
 from sparse_circuits.tracing.trace import Trace
 from sparse_circuits.tracing.validation import Moved, Validation, by_size
 
@@ -68,7 +68,7 @@ def validate_trace(
 
     Raises:
         InputError: for a trace of another model, without its dictionaries, or of nothing but a frontier; prompts without the
-            positions that the trace tells apart.
+            positions that the trace tells apart; a metric that is not finite.
     """
     if not isinstance(trace, Trace):
         raise InputError(f"validate_trace(trace={trace!r}): expected a Trace; load one with Trace.load(path).")
@@ -200,7 +200,8 @@ class _Measured:
         for metric, table in ((situation.metric, self.values), (self.loss, self.losses)):
             if metric is None or table is None:
                 continue
-            value = measure(situation.anatomy, metric, final, situation.batch.repeat(n)).view(n, -1).float().cpu()
+            value = check_finite(measure(situation.anatomy, metric, final, situation.batch.repeat(n)))
+            value = value.view(n, -1).float().cpu()
             at = torch.arange(len(table))[into]
             table[at[:, None], rows[None]] = value if metric is situation.metric else -value
 

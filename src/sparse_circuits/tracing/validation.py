@@ -166,8 +166,9 @@ class Validation:
 
     def __repr__(self) -> str:
         low, high = self.change_interval
+        features = f"{len(self.names)} feature{'s' * (len(self.names) != 1)}"
         return (
-            f"Validation({len(self.names)} features ablated at once, {self.ablation}: {self.metric} {_mean(self.clean):.4g} -> "
+            f"Validation({features} ablated at once, {self.ablation}: {self.metric} {_mean(self.clean):.4g} -> "
             f"{_mean(self.ablated):.4g}, change {self.change:.3f} [{low:.3f}, {high:.3f}], sum of separate effects "
             f"{self.separate_sum:.3f})"
         )
