@@ -61,7 +61,8 @@ class Opened:
         """Give the explorer a file of notes; what it says when it has read it."""
         self.page.evaluate("document.getElementById('status').textContent = ''")
         self.page.locator("#file").set_input_files(file)
-        self.page.wait_for_function("document.getElementById('status').textContent")
+        # not wait_for_function: once it has to wait, the page's own policy forbids what it does
+        self.page.locator("#status:not(:empty)").wait_for(state="attached")
         return self.text("#status")
 
     def data(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,9 @@ def test_a_saved_state_comes_back(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(sc.FileFormatError, match="no saved state of the explorer"):
         explore(component_scores(), state=file)
+    for damaged in ({"pins": {"m0"}}, {"size": float("nan")}):
+        with pytest.raises(sc.FileFormatError, match="does not fit into JSON"):
+            explore(component_scores(), state={**state, **damaged})
     with pytest.raises(sc.InputError, match="there is no file"):
         explore(component_scores(), state=tmp_path / "none.json")
 
@@ -472,12 +476,26 @@ def test_the_same_circuit_gives_the_same_page() -> None:
         ({"max_size": 0}, r"max_size=0\): expected a whole number of at least 1"),
         ({"max_edges": True}, r"max_edges=True\): expected a whole number of at least 1"),
         ({"compare": 3}, r"explore\(compare=int\): expected a circuit or scores"),
+        ({"labels": ("one",)}, r"labels=\('one',\)\): expected two names"),
+        ({"labels": ("one", 2)}, "expected two names, of the first circuit and of the second"),
+        ({"labels": "ab"}, "expected two names"),
         ({"compare": component_scores(n_kv=2)}, "is of another graph"),
     ],
 )
 def test_what_cannot_be_explored_is_said(options: dict[str, Any], message: str) -> None:
     with pytest.raises(sc.InputError, match=message):
         explore(component_scores(), **options)
+
+
+def test_what_cannot_be_ranked_is_refused_as_by_a_selection(feature_scores: sc.FeatureScores) -> None:
+    for scores in (component_scores(), feature_scores):
+        unsigned = replace(scores, signed=False)
+        field = "values" if isinstance(scores, sc.Scores) else "node_values"
+        broken = replace(scores, **{field: torch.full_like(getattr(scores, field), torch.nan)})
+        with pytest.raises(sc.InputError, match="carry no sign, so signed=True cannot rank them"):
+            explore(unsigned, signed=True)
+        with pytest.raises(sc.InputError, match="The scores are not finite"):
+            explore(broken)
 
 
 def test_components_and_features_are_not_compared(feature_scores: sc.FeatureScores) -> None:

@@ -13,7 +13,9 @@ import torch
 from browsing import Opened, close_keys
 
 import sparse_circuits as sc
+from sparse_circuits.features.shades import ABOVE, BELOW
 from sparse_circuits.view.explorer import Page, explore
+from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 # Where on screen an edge of the first pane arrives, a little before its end.
@@ -33,6 +35,31 @@ DRAWN = """() => {
   for (let i = 3; i < data.length; i += 4) n += data[i] > 0;
   return n;
 }"""
+
+
+# Colours by their names in page.css, and of every box that text stands in its own and the text's.
+COLOURS = """() => {
+  const style = getComputedStyle(document.documentElement);
+  const named = ['page', 'ink', 'faint', 'box', 'carries', 'opposes', 'neutral', 'only-a', 'only-b', 'both', 'above', 'below'];
+  const boxes = [...document.querySelectorAll('#pane-a .node:not([aria-hidden]):not([display])')].map((node) => {
+    const [box, text] = [node.querySelector('rect:not(.ring)'), node.querySelector('text')];
+    return [getComputedStyle(box).fill, getComputedStyle(text).fill];
+  });
+  return [Object.fromEntries(named.map((name) => [name, style.getPropertyValue(`--${name}`)])), boxes];
+}"""
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it, of #RRGGBB or rgb(r, g, b)."""
+    found = re.findall(r"\d+", colour) if "(" in colour else [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    parts = [float(one) / 255 for one in found[:3]]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def click_edge(opened: Opened, name: str) -> None:
@@ -307,12 +334,16 @@ def test_everything_by_keyboard(made: dict[str, Any], open_page: Any) -> None:
     assert " \u2192 " in opened.text("#panel h3")
     opened.press("Enter")
     assert " \u2192 " not in opened.text("#panel h3")
+    opened.press("Control+Alt+]")  # as AltGr makes it on many keyboards
+    assert " \u2192 " in opened.text("#panel h3")
     size = page.locator("#size").input_value()
     opened.press("+")
     assert int(page.locator("#size").input_value()) == int(size) + 1
     opened.press("-")
-    opened.press("_")
+    opened.press("<")
     assert int(page.locator("#size").input_value()) == max(0, int(size) - 5)
+    opened.press(">")
+    assert page.locator("#size").input_value() == size
     page.locator("#size").fill(size)
     page.locator("#size").blur()
     opened.press("Escape")
@@ -363,6 +394,60 @@ def test_kinds_and_weak_edges_can_be_left_out(made: dict[str, Any], open_page: A
     assert re.search(r"\d+ strongest of \d+ edges drawn", opened.text("#readout"))
 
 
+def test_scores_of_the_second_circuit_alone_are_explained(open_page: Any) -> None:
+    graph = sc.Graph(n_layers=2, n_heads=2, n_kv=2)
+    parts = {"m0->logits": -1.0, "input->m0": 0.5}
+    opened = open_page(
+        explore(sc.Circuit.of(graph, list(parts)), compare=sc.Circuit.of(graph, parts), labels=("a", "b"))
+    )
+    legend = opened.text("#legend")
+    for part in ("carries the behaviour", "works against it", "no scores", "of the strongest"):
+        assert part in legend
+
+
+def test_it_follows_the_readers_theme_and_pictures_stay_light(told: Page, open_page: Any, tmp_path: Path) -> None:
+    opened = open_page(told, color_scheme="light")
+    page = opened.page
+    data = opened.data()
+    opened.node(next(name for name, one in data["meanings"].items() if one["label"] == "meaning 1")).click()
+    page.locator("#faint").fill("0")
+
+    def picture(name: str) -> tuple[str, bytes]:
+        found = []
+        for key in ("e", "E"):
+            with page.expect_download() as waiting:
+                opened.press(key)
+            waiting.value.save_as(tmp_path / name)
+            found.append((tmp_path / name).read_bytes())
+        return found[0].decode(), found[1]
+
+    page.locator("#faint").blur()
+    seen, pictures = {}, {}
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        opened.settle()
+        named, boxes = seen[theme] = page.evaluate(COLOURS)
+        pictures[theme] = picture(theme)
+        assert page.evaluate(COLOURS) == [named, boxes]  # the page itself stays as it is
+        assert (luminance(named["page"]) > 0.5) == (theme == "light")
+        for name, colour in named.items():
+            if name != "page":
+                assert contrast(colour, named["page"]) > (4.5 if name in ("ink", "faint") else 3), (theme, name)
+        # what stands in a box, faint or full, can be read
+        assert len({fill for fill, _ in boxes}) > 10
+        assert all(contrast(fill, ink) > 4 for fill, ink in boxes)
+        assert page.locator("body").evaluate("(one) => getComputedStyle(one).backgroundColor") in (
+            "rgb(255, 255, 255)",
+            "rgb(20, 24, 29)",
+        )
+    assert seen["light"] != seen["dark"]
+    assert pictures["light"] == pictures["dark"]
+    assert "var(" not in pictures["dark"][0]
+    light = seen["light"][0]
+    shared = {"carries": CARRIES, "opposes": OPPOSES, "neutral": NEUTRAL, "above": ABOVE, "below": BELOW}
+    assert {name: light[name] for name in shared} == shared  # as in every other view
+
+
 def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     opened = open_page(made["compare"])
     page, data = opened.page, opened.data()
@@ -373,6 +458,18 @@ def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     only = next(n["name"] for n in data["nodes"] if n["at"] < 0 <= n["at2"])
     opened.node(only, "b").click()
     assert "not in it" in opened.text("#panel dl")
+    # the panel is about the one of the two that was clicked in, and the keyboard stays there
+    counts = []
+    for pane, key in (("a", "at"), ("b", "at2")):
+        opened.node("a2.h7", pane).click()
+        into = [data["ports"][p]["name"].startswith("a2.h7<") for p in data["edges"]["p"]]
+        counts.append(sum(one and at >= 0 for one, at in zip(into, data["edges"][key], strict=True)))
+        assert f" in {'greedy' if pane == 'a' else EVIL[:23]}" in opened.text("#panel section h4 >> nth=0")
+        assert opened.text("#panel section h4 >> nth=0").endswith(f"({counts[-1]})")
+        opened.press("ArrowDown")
+        assert page.evaluate("document.activeElement.closest('.pane').id") == f"pane-{pane}"
+        assert page.locator(f"#pane-{'b' if pane == 'a' else 'a'} .node[tabindex='0']").count() == 1
+    assert counts[0] != counts[1]
     page.locator("[data-mode=diff]").click()
     opened.settle()
     assert not page.locator("#pane-b").is_visible()
@@ -473,6 +570,88 @@ def test_damaged_notes_do_no_harm(made: dict[str, Any], open_page: Any, tmp_path
     assert "Pinned" not in lists
     assert "Hidden" not in lists
     assert load(json.dumps({**kind, "groups": {"a": 1}, "notes": "text", "size": -5})) == ""
+
+
+def test_loaded_notes_bring_their_view(made: dict[str, Any], open_page: Any, tmp_path: Path) -> None:
+    opened = open_page(made["compare"])
+    file = tmp_path / "state.json"
+    file.write_text(json.dumps({"format": "sparse-circuits explorer state", "view": "diff"}), encoding="utf-8")
+    assert "alike in both" not in opened.text("#legend")
+    opened.load_notes(file)
+    assert "alike in both" in opened.text("#legend")
+    assert opened.page.locator("[data-mode=diff]").get_attribute("aria-pressed") == "true"
+
+
+def test_notes_of_another_view_of_the_page_are_not_written_over(made: dict[str, Any], open_page: Any) -> None:
+    """Two tabs, or a tab and a notebook's cell, keep their notes in one place."""
+    one = open_page(made["circuit"])
+    tab = one.page.context.new_page()
+    other = Opened(tab, one.file, one.trouble)
+    other.node("m0").click()
+    tab.locator("#panel textarea").fill("noted there")
+    tab.locator("#lists", has_text="noted there").wait_for()
+    one.page.locator("#lists", has_text="noted there").wait_for()
+    size = one.page.locator("#size").input_value()
+    tab.locator("#size").fill("3")
+    other.settle(200)
+    assert one.page.locator("#size").input_value() == size  # each shows what it likes
+    one.page.close()
+    tab.reload()
+    assert "noted there" in other.text("#lists")
+    assert tab.locator("#size").input_value() == "3"
+
+
+def test_a_group_has_nothing_of_another_that_was(made: dict[str, Any], open_page: Any) -> None:
+    opened = open_page(made["circuit"])
+    page = opened.page
+
+    def group(name: str, *members: str) -> None:
+        for member in members:
+            opened.node(member).click(modifiers=["Shift"])
+        opened.press("g")
+        page.locator("#answer").fill(name)
+        opened.press("Enter")
+
+    group("a2.h7", "m0", "m1")  # called like a node
+    assert "meaning" not in opened.text("#panel")
+    page.locator("#panel textarea").fill("what it does")
+    opened.press("Escape")
+    opened.press("p")
+    assert "Pinned (1)" in opened.text("#lists")
+    page.locator('#panel [data-key="ungroup"]').click()
+    assert "Pinned" not in opened.text("#lists")
+    assert "what it does" in opened.text("#lists")
+    group("second", "m0", "m1")
+    assert page.locator("#panel textarea").input_value() == ""
+    # what is in a closed group is found all the same
+    page.locator("#search").fill("m1")
+    assert "(in second)" in opened.text("#found li >> nth=0")
+    page.locator("#search").press("Enter")
+    assert opened.text("#panel h3") == "m1"
+    page.locator('#panel [data-key="close"]').click()
+    assert opened.text("#panel h3") == "second"
+    opened.press("p")
+    opened.press("g")  # opens it
+    group("third", "m0", "m1")  # takes all its members
+    lists = opened.text("#lists")
+    assert "third: 2 nodes" in lists
+    assert "second" not in lists
+    assert "Pinned" not in lists
+
+
+def test_a_wide_graph_starts_where_its_strongest_node_is(open_page: Any) -> None:
+    graph = sc.Graph(n_layers=3, n_heads=8, n_kv=8, positions=tuple(map(str, range(16))), causal=True)
+    values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0)) * graph.mask
+    values[list(graph.rows).index("a0.h0@0")] *= 3  # far from the middle
+    opened = open_page(explore(sc.Scores(graph, values, torch.ones(2), None).greedy(300)))
+    inside = [node for node in opened.data()["nodes"] if node["role"] not in ("input", "logits")]
+    strongest = max(inside, key=lambda node: abs(node["s"]))["name"]
+    box, pane = opened.node(strongest).bounding_box(), opened.page.locator("#pane-a").bounding_box()
+    assert pane["x"] <= box["x"]
+    assert box["x"] + box["width"] <= pane["x"] + pane["width"]
+    assert box["height"] > 10  # large enough to be read
+    opened.press("0")
+    assert opened.node(strongest).bounding_box()["height"] < box["height"]
 
 
 def test_large_circuits_are_drawn_whole(open_page: Any) -> None:

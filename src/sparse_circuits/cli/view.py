@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "view runs/ioi --max-edges 50",
     "view runs/rc --max-nodes 40 --max-edges 100 --out pictures",
-    "view runs/ioi --explore ioi.html",
+    "view runs/ioi --explore ioi.html --max-edges 1000",
     "view ioi.safetensors --out pictures/ioi.pdf --title 'Who gets the ring'",
 )
 ENDINGS = (".svg", ".png", ".dot")
@@ -42,7 +42,7 @@ def view(
         option(
             "--max-edges",
             "Draw only the strongest edges.",
-            f"all; {MAX_EDGES} of a feature circuit",
+            f"all; {MAX_EDGES} of a feature circuit, 5000 on a page",
             metavar="N",
             min=1,
         ),
@@ -66,9 +66,12 @@ def view(
     """
     opened = open_circuit(circuit)
     if explore is not None:
-        if out is not None or max_edges is not None or max_size is not None or max_nodes is not None:
-            raise InputError("--explore writes a page of the whole circuit; leave --out and the --max options out.")
-        _explore(opened, explore, title)
+        if out is not None or max_size is not None or max_nodes is not None:
+            raise InputError(
+                "--explore writes a page with a slider over the circuit's size; leave --out, --max-size and --max-nodes out."
+            )
+        _limits(opened.circuit, max_edges, None, None)
+        _explore(opened, explore, title, max_edges)
         return
     limits = _limits(opened.circuit, max_edges, max_size, max_nodes)
     files = _files(opened, out)
@@ -78,14 +81,15 @@ def view(
     output.pairs(("picture" if file.suffix != ".dot" else "Graphviz", str(file)) for file in files)
 
 
-def _explore(opened: Opened, path: Path, title: str | None) -> None:
+def _explore(opened: Opened, path: Path, title: str | None, max_edges: int | None) -> None:
     """The page, with what the command ``features`` wrote beside the circuit."""
     from sparse_circuits.view.explorer import explore
+    from sparse_circuits.view.explorer.side import MOST_EDGES
 
     pages = read_pages(opened.path.parent)
     meanings = None if pages is None else from_pages(pages, (), None).nodes
     with output.working("writing the page"):
-        explore(opened.circuit, path, title=title, meanings=meanings)
+        explore(opened.circuit, path, title=title, meanings=meanings, max_edges=max_edges or MOST_EDGES)
     output.pairs([("page", str(path))])
 
 

@@ -17,7 +17,7 @@ const pointsOf = (i) => (D.curves[i] ? D.curves[i].points.filter((p) => p.value 
 const evaluationOf = (i) => (D.evaluations[i] && D.evaluations[i].value !== null ? D.evaluations[i] : null);
 const SIDES = D.sizes.map((_, i) => i);
 /** Of a single circuit black; of two their own colours, the second dashed. */
-const sideLook = (i) => (D.two ? { stroke: i ? D.colours.onlyB : D.colours.onlyA, 'stroke-dasharray': i ? '6 3' : null } : { stroke: INK });
+const sideLook = (i) => (D.two ? { stroke: `var(--only-${i ? 'b' : 'a'})`, 'stroke-dasharray': i ? '6 3' : null } : { stroke: 'var(--ink)' });
 
 const measured = () => SIDES.some((i) => pointsOf(i).length > 0 || evaluationOf(i));
 function extent() {
@@ -35,13 +35,13 @@ function drawCurve() {
   [scale.low, scale.high] = extent();
   const parts = [], line = (x1, y1, x2, y2, stroke, more = {}) => parts.push(sv('line', { x1, y1, x2, y2, stroke, ...more }));
   const label = (x, y, text, anchor = 'middle') =>
-    parts.push(sv('text', { x, y, 'font-size': 11, fill: FAINT, 'text-anchor': anchor, 'dominant-baseline': 'middle' }, text));
+    parts.push(sv('text', { x, y, 'font-size': 11, fill: 'var(--faint)', 'text-anchor': anchor, 'dominant-baseline': 'middle' }, text));
   axis.height = measured() ? 56 : 2;
   const bottom = axis.top + axis.height;
   svg.style.height = measured() ? '' : '30px';
   if (measured()) {
     for (const value of [0, 0.5, 1]) {
-      line(axis.left, yAt(value), axis.width - axis.right + 4, yAt(value), value === 0.5 ? '#EEF0F3' : '#CDD3DA');
+      line(axis.left, yAt(value), axis.width - axis.right + 4, yAt(value), value === 0.5 ? 'var(--raised)' : 'var(--line)');
       label(axis.left - 6, yAt(value), String(value), 'end');
     }
     label(axis.width - axis.right + 8, yAt(1), 'model', 'start');
@@ -52,7 +52,7 @@ function drawCurve() {
     const look = sideLook(i), xy = pointsOf(i).map((p) => [xAt(stepAt(p.x)), p]);
     if (xy.length) {
       const upper = xy.map(([x, p]) => `${x},${yAt(p.high ?? p.value)}`), lower = xy.map(([x, p]) => `${x},${yAt(p.low ?? p.value)}`);
-      parts.push(sv('path', { d: `M${[...upper, ...lower.reverse()].join('L')}Z`, fill: D.two ? look.stroke : '#9AA5B1', opacity: D.two ? 0.15 : 0.3 }));
+      parts.push(sv('path', { d: `M${[...upper, ...lower.reverse()].join('L')}Z`, fill: D.two ? look.stroke : 'var(--quiet)', opacity: D.two ? 0.15 : 0.3 }));
       parts.push(sv('path', { class: 'line', d: `M${xy.map(([x, p]) => `${x},${yAt(p.value)}`).join('L')}`, fill: 'none', 'stroke-width': 1.8, ...look }));
     }
     for (const [x, p] of xy) {
@@ -65,7 +65,7 @@ function drawCurve() {
     if (known && at !== null) {
       const x = xAt(at), y = yAt(known.value), title = `${whoseIs(i)}this circuit, ${known.size.toLocaleString('en')}: ${faith(known.value)}${range(known)}`;
       if (known.low !== null) marks.push(sv('line', { x1: x, y1: yAt(known.low), x2: x, y2: yAt(known.high), stroke: look.stroke, 'stroke-width': 1.5 }));
-      const diamond = sv('path', { d: `M${x},${y - 6}L${x + 6},${y}L${x},${y + 6}L${x - 6},${y}Z`, fill: '#FFFFFF', stroke: look.stroke, 'stroke-width': 1.6, class: 'point' }, sv('title', {}, title));
+      const diamond = sv('path', { d: `M${x},${y - 6}L${x + 6},${y}L${x},${y + 6}L${x - 6},${y}Z`, fill: 'var(--page)', stroke: look.stroke, 'stroke-width': 1.6, class: 'point' }, sv('title', {}, title));
       diamond.addEventListener('click', () => setStep(Math.round(at)));
       marks.push(diamond);
     }
@@ -79,8 +79,8 @@ function drawCurve() {
     const at = stepAt((evaluationOf(0) ?? D.random).x ?? D.random.size);
     if (at !== null) {
       const x = xAt(at), y = yAt(D.random.value), title = `${randomText()}: ${faith(D.random.value)}${range(D.random)}`;
-      line(x, yAt(D.random.low ?? D.random.value), x, yAt(D.random.high ?? D.random.value), '#7A8490', { 'stroke-width': 1.5 });
-      marks.push(sv('path', { d: `M${x - 4},${y - 4}l8,8M${x - 4},${y + 4}l8,-8`, stroke: '#7A8490', 'stroke-width': 2, class: 'random' }, sv('title', {}, title)));
+      line(x, yAt(D.random.low ?? D.random.value), x, yAt(D.random.high ?? D.random.value), 'var(--box)', { 'stroke-width': 1.5 });
+      marks.push(sv('path', { d: `M${x - 4},${y - 4}l8,8M${x - 4},${y + 4}l8,-8`, stroke: 'var(--box)', 'stroke-width': 2, class: 'random' }, sv('title', {}, title)));
     }
   }
   parts.push(...marks);
@@ -88,12 +88,12 @@ function drawCurve() {
   for (const size of D.steps) {
     const x = xAt(stepAt(size)), end = size === D.steps[lastStep];
     if (!end && (!/^[1235]0*$/.test(String(size)) || x - last < 40 || xAt(lastStep) - x < 44)) continue;
-    line(x, bottom, x, bottom + 4, '#9AA5B1');
+    line(x, bottom, x, bottom + 4, 'var(--quiet)');
     label(x, bottom + 12, size.toLocaleString('en'));
     last = x;
   }
-  const here = sv('g', { id: 'here' }, sv('line', { y1: axis.top - 4, y2: bottom + 4, stroke: '#111827', 'stroke-width': 1.6 }));
-  for (const i of SIDES) if (pointsOf(i).length) here.append(sv('circle', { r: 6, fill: '#FFFFFF', stroke: D.two ? sideLook(i).stroke : '#111827', 'stroke-width': 2.4, 'data-side': i }));
+  const here = sv('g', { id: 'here' }, sv('line', { y1: axis.top - 4, y2: bottom + 4, stroke: 'var(--ink)', 'stroke-width': 1.6 }));
+  for (const i of SIDES) if (pointsOf(i).length) here.append(sv('circle', { r: 6, fill: 'var(--page)', stroke: sideLook(i).stroke, 'stroke-width': 2.4, 'data-side': i }));
   svg.replaceChildren(...parts, here);
   drawHere();
 }
@@ -132,8 +132,10 @@ function drawHere() {
       : `${whoseIs(i)}faithfulness ${faith(one.value)}${range(one.point)}`);
   });
   if (D.random && D.random.value !== null && evaluationOf(0)?.x === asked) text.push(`random ${faith(D.random.value)}`);
-  const side = sideOf(S.mode), drawn = edgesInSight(side).length, all = countAll(side);
-  if (drawn < all) text.push(`${drawn.toLocaleString('en')} strongest of ${plural(all, 'edge')} drawn`);
+  sidesShown().forEach((side, i) => {
+    const drawn = edgesInSight(side).length, all = countAll(side), of = S.mode === 'side' ? whoseIs(i) : '';
+    if (drawn < all) text.push(`${of}${drawn.toLocaleString('en')} strongest of ${plural(all, 'edge')} drawn`);
+  });
   $('readout').textContent = text.join(' \u00b7 ');
   const slider = $('size');
   slider.value = S.step;
@@ -147,5 +149,6 @@ function setStep(step) {
   if (to === S.step) return;
   S.step = to;
   changed();
+  keep();
   refresh(true);
 }

@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.errors import InputError
-from sparse_circuits.features.shades import ABOVE, BELOW
 from sparse_circuits.view.caption import percent
 from sparse_circuits.view.explorer.layout import KINDS, Place
 from sparse_circuits.view.explorer.quality import Quality, number
 from sparse_circuits.view.explorer.side import Part, Side, together
 from sparse_circuits.view.naming import about
-from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline
 
 FORMAT = 1
-# Indigo and ochre differ in lightness as well as along blue and yellow, which all common colour blindnesses keep.
-ONLY_A, ONLY_B = "#332288", "#A87400"
 _CROWDED = 400  # edges at first sight; where there are more, the weakest are faded out until asked for
 
 
@@ -71,15 +67,6 @@ def page_data(
         "random": _baseline_data(baseline),
         "meanings": known,
         "state": state,
-        "colours": {
-            "carries": CARRIES,
-            "opposes": OPPOSES,
-            "neutral": NEUTRAL,
-            "onlyA": ONLY_A,
-            "onlyB": ONLY_B,
-            "above": ABOVE,
-            "below": BELOW,
-        },
     }
 
 

@@ -1,12 +1,25 @@
 // What is on screen as a picture: the same courses and boxes as one SVG, and that drawn to a PNG.
 
+/** What is made while the page is light, whatever the reader's theme: pictures are for paper and slides. */
+function inLight(make) {
+  const page = document.documentElement;
+  page.classList.add('light');
+  themed();
+  try {
+    return make();
+  } finally {
+    page.classList.remove('light');
+    themed();
+  }
+}
+
 function svgOf() {
   const shown = panes.filter((pane) => !pane.root.hidden), gap = 16, above = 54, below = 34;
   const width = shown.reduce((sum, pane) => sum + pane.width, 0) + gap * (shown.length - 1);
   const height = Math.max(...shown.map((pane) => pane.height));
   const made = sv('svg', { xmlns: SVG_SPACE, width, height: height + above + below, viewBox: `0 0 ${width} ${height + above + below}`, 'font-family': FONT });
-  const text = (x, y, size, content, more = {}) => sv('text', { x, y, 'font-size': size, fill: INK, ...more }, content);
-  made.append(sv('title', {}, D.title), sv('rect', { width, height: height + above + below, fill: '#FFFFFF' }));
+  const text = (x, y, size, content, more = {}) => sv('text', { x, y, 'font-size': size, fill: 'var(--ink)', ...more }, content);
+  made.append(sv('title', {}, D.title), sv('rect', { width, height: height + above + below, fill: 'var(--page)' }));
   made.append(text(12, 22, 15, D.title, { 'font-weight': 600 }), text(12, 41, 11.5, $('readout').textContent));
   let left = 0;
   shown.forEach((pane, number) => {
@@ -30,6 +43,12 @@ function svgOf() {
     left += pane.width + gap;
   });
   made.append(...legendMarks(12, height + above + 22));
+  for (const one of made.querySelectorAll('*')) {
+    for (const name of ['fill', 'stroke']) {
+      const [, named] = one.getAttribute(name)?.match(/^var\(--(.+)\)$/) ?? [];
+      if (named) one.setAttribute(name, colour(named)); // there is no page around it to say what is meant
+    }
+  }
   return new XMLSerializer().serializeToString(made);
 }
 
@@ -47,18 +66,18 @@ function legendMarks(x, y) {
   const out = [];
   for (const { colour, dash, text } of legendLines()) {
     out.push(sv('path', { d: `M${x},${y}h34`, stroke: colour, 'stroke-width': 2.4, 'stroke-dasharray': dash ? '6 4' : null }));
-    out.push(sv('text', { x: x + 40, y, 'font-size': 11, fill: INK, 'dominant-baseline': 'central' }, text));
+    out.push(sv('text', { x: x + 40, y, 'font-size': 11, fill: 'var(--ink)', 'dominant-baseline': 'central' }, text));
     x += 60 + 6.2 * text.length;
   }
   return out;
 }
 
 function exportSvg() {
-  download(`${fileName()}.svg`, new Blob([svgOf()], { type: 'image/svg+xml' }));
+  download(`${fileName()}.svg`, new Blob([inLight(svgOf)], { type: 'image/svg+xml' }));
   say('Exported SVG');
 }
 function exportPng() {
-  const url = URL.createObjectURL(new Blob([svgOf()], { type: 'image/svg+xml' })), image = new Image();
+  const url = URL.createObjectURL(new Blob([inLight(svgOf)], { type: 'image/svg+xml' })), image = new Image();
   image.onload = () => {
     const canvas = el('canvas', { width: 2 * image.width, height: 2 * image.height });
     canvas.getContext('2d').drawImage(image, 0, 0, canvas.width, canvas.height);

@@ -9,15 +9,16 @@ const KEYS = [
   ['g', 'group what is chosen; open or close a group'],
   ['p', 'pin or unpin'], ['o', 'show only what is pinned'], ['h', 'hide the node, group or edge'], ['u', 'show all that is hidden'],
   ['n', 'write a note'], ['/', 'search'],
-  ['+ \u2212', 'larger or smaller circuit; Shift: five steps'],
+  ['+ \u2212', 'larger or smaller circuit'], ['> <', 'the same, five steps at once'],
   ['v', 'next view, where two circuits are compared'],
   ['z Shift+z', 'zoom in, out'], ['0', 'show all'],
   ['e Shift+E', 'export SVG, PNG'], ['s', 'save notes to a file'], ['Esc', 'select nothing'], ['?', 'these keys'],
 ];
 
 function focusOn(thing) {
-  const pane = panes.find((one) => !one.root.hidden && inSight(thing, one.side)) ?? panes[0], mark = pane.marks.get(keyOf(thing));
-  for (const one of panes) for (const other of one.marks.values()) set(other.root, 'tabindex', -1);
+  const open = panes.filter((one) => !one.root.hidden && inSight(thing, one.side));
+  const pane = open.find((one) => one.side === sideOf(S.mode)) ?? open[0] ?? panes[0], mark = pane.marks.get(keyOf(thing));
+  for (const other of pane.marks.values()) set(other.root, 'tabindex', -1);
   if (!mark) return;
   set(mark.root, 'tabindex', 0);
   mark.root.focus({ preventScroll: true });
@@ -59,8 +60,8 @@ const typing = (target) => target.closest('textarea, input[type="text"], input[t
 const ARROWS = { ArrowUp: 'up', ArrowDown: 'down', ArrowLeft: 'left', ArrowRight: 'right' };
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const { key, target } = event, side = sideOf(S.mode);
+  const { key, target } = event, side = sideOf(S.mode), composed = event.altKey && '[]'.includes(key); // where AltGr or Option makes them
+  if (event.metaKey || ((event.ctrlKey || event.altKey) && !composed)) return;
   if (typing(target)) {
     if (key === 'Escape' && target.tagName === 'TEXTAREA') {
       target.blur();
@@ -80,7 +81,7 @@ function onKey(event) {
     g: askGroup,
     n: () => $('panel').querySelector('textarea')?.focus(),
     o: () => { S.onlyPins = !S.onlyPins && S.pins.size > 0; done(); },
-    '+': () => setStep(S.step + 1), '=': () => setStep(S.step + 1), '-': () => setStep(S.step - 1), _: () => setStep(S.step - 5), '*': () => setStep(S.step + 5),
+    '+': () => setStep(S.step + 1), '=': () => setStep(S.step + 1), '-': () => setStep(S.step - 1), '>': () => setStep(S.step + 5), '<': () => setStep(S.step - 5),
     '[': () => throughEdges(-1, side), ']': () => throughEdges(1, side),
     e: exportSvg, E: exportPng, s: saveFile,
     v: () => D.two && setMode(MODES[(MODES.indexOf(S.mode) + 1) % MODES.length]),
@@ -92,14 +93,13 @@ function onKey(event) {
     if (next) pick(pickOf(next), true);
   } else if (key === ' ' && inGraph && at) choose(at);
   else if (key === 'Enter' && inGraph && S.pick?.edge) {
-    const edge = findEdge(S.pick.edge, side);
+    const at = sideWith(S.pick.edge), edge = at && findEdge(S.pick.edge, at);
     if (edge) pick(pickOf(around && around.thing === edge.d ? edge.u : edge.d), true);
   } else if (key === 'Enter' && target.classList.contains('node')) {
     const mark = panes.flatMap((pane) => [...pane.marks.values()]).find((one) => one.root === target);
     pick(pickOf(mark.thing), true);
   } else if (Object.hasOwn(own, key) && !(pressed && key === ' ')) {
-    if (event.shiftKey && key === '+' && event.code.startsWith('Digit')) setStep(S.step + 1);
-    else own[key]();
+    own[key]();
   } else return;
   event.preventDefault();
 }

@@ -13,7 +13,7 @@ function pick(what, look = false) {
   unfolded = false;
   if (look) {
     const thing = pickedThing(what);
-    if (thing && !inSight(thing, sideOf(S.mode))) bringIn(thing);
+    if (thing && !onScreen(thing)) bringIn(thing);
     if (thing) moveTo(thing);
     if (thing) focusOn(thing);
   }
@@ -35,12 +35,12 @@ function pickEdge(key) {
   S.hidden.delete(key);
   const edge = edgeByName.get(key);
   if (edge) {
-    for (const node of [edge.u, edge.d]) if (!inSight(shownAs(node), sideOf(S.mode))) bringIn(shownAs(node));
+    for (const node of [edge.u, edge.d]) if (!onScreen(shownAs(node))) bringIn(shownAs(node));
     const at = [edge.at, D.two ? edge.at2 : -1].filter((i) => i >= 0);
     if (at.length) S.step = Math.max(S.step, Math.min(...at));
     S.kinds[edge.kind] = true;
     changed();
-    if (!findEdge(key, sideOf(S.mode)) && !(S.mode === 'side' && findEdge(key, 'b'))) S.faintest = 0;
+    if (!sideWith(key)) S.faintest = 0;
     drawLegend();
   }
   pick({ edge: key });
@@ -106,14 +106,24 @@ function askGroup() {
 }
 function makeGroup(name, members) {
   for (const group of S.groups) group.members = group.members.filter((member) => !members.includes(member));
-  S.groups = S.groups.filter((group) => group.members.length);
-  const group = { id: Math.max(0, ...S.groups.map((one) => one.id)) + 1, name, members, open: false };
+  S.groups.filter((group) => !group.members.length).forEach(dropGroup);
+  const group = { id: freshId(), name, members, open: false };
   S.groups.push(group);
   S.chosen.clear();
   groupsChanged();
   pick({ group: group.id });
   say(`Grouped ${plural(members.length, 'node')} as ${name}`);
   keep();
+}
+/** A number that no group has, nor a note on one that was taken apart. */
+function freshId() {
+  const noted = Object.keys(S.notes).flatMap((key) => key.split('->')).map((part) => Number(part.match(/^group (\d+)$/)?.[1] ?? 0));
+  return Math.max(0, ...S.groups.map((one) => one.id), ...noted) + 1;
+}
+/** Take a group away, with what was pinned or hidden of it. */
+function dropGroup(group) {
+  S.groups = S.groups.filter((one) => one !== group);
+  for (const names of [S.pins, S.hidden]) for (const key of names) if (key.split('->').includes(`group ${group.id}`)) names.delete(key);
 }
 function openGroup(group, open) {
   group.open = open;
@@ -126,9 +136,7 @@ function renameGroup(group) {
   ask('New name', group.name, (name) => { group.name = name; groupsChanged(); done(); });
 }
 function ungroup(group) {
-  S.groups = S.groups.filter((one) => one !== group);
-  S.pins.delete(`group ${group.id}`);
-  S.hidden.delete(`group ${group.id}`);
+  dropGroup(group);
   S.pick = null;
   groupsChanged();
   done();
@@ -176,7 +184,7 @@ function drawLists() {
 
 /** What a node can be found by: name, role, meaning, tokens, notes. */
 function haystack(thing) {
-  const meaning = D.meanings[thing.name] || {}, tokens = [...list(meaning.promoted), ...list(meaning.suppressed)].map((one) => (Array.isArray(one) ? one[0] : one));
+  const meaning = toldOf(thing), tokens = [...list(meaning.promoted), ...list(meaning.suppressed)].map((one) => (Array.isArray(one) ? one[0] : one));
   const seenIn = list(meaning.contexts ?? meaning.top).flatMap((one) => list(one && one.tokens));
   return [thing.name, ROLES[thing.role], meaning.label, ...tokens, seenIn.join(''), S.notes[keyOf(thing)]].filter(Boolean).join('\n').toLowerCase();
 }
@@ -184,7 +192,7 @@ let found = [], marked = 0;
 function search(text) {
   const words = text.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const rank = (thing) => (thing.name.toLowerCase().startsWith(words[0]) ? 0 : thing.name.toLowerCase().includes(words[0]) ? 1 : 2);
-  found = !words.length ? [] : things().filter((thing) => words.every((word) => haystack(thing).includes(word)));
+  found = !words.length ? [] : [...nodes, ...boxes.values()].filter((thing) => words.every((word) => haystack(thing).includes(word)));
   found.sort((a, b) => rank(a) - rank(b) || Math.abs(b.s ?? 0) - Math.abs(a.s ?? 0));
   found = found.slice(0, 30);
   marked = 0;
@@ -196,12 +204,14 @@ function drawFound(open) {
   $('search').setAttribute('aria-expanded', String(open));
   $('search').setAttribute('aria-activedescendant', open && found.length ? `found-${marked}` : '');
   const option = (thing, i) => el('li', { id: `found-${i}`, role: 'option', 'aria-selected': String(i === marked), onpointerdown: (event) => { event.preventDefault(); takeFound(i); } },
-    clip(describe(thing), 52), el('small', {}, inSight(thing, sideOf(S.mode)) ? '' : ' (out of sight)'));
+    clip(describe(thing), 52), el('small', {}, shownAs(thing) !== thing ? ` (in ${clip(thing.group.name, 20)})` : onScreen(thing) ? '' : ' (out of sight)'));
   box.replaceChildren(...(found.length ? found.map(option) : [el('li', { class: 'none' }, 'Nothing found')]));
 }
 function takeFound(i) {
-  if (!found[i]) return;
+  const thing = found[i];
+  if (!thing) return;
   $('search').value = '';
   drawFound(false);
-  pick(pickOf(found[i]), true);
+  if (shownAs(thing) !== thing) openGroup(thing.group, true);
+  pick(pickOf(thing), true);
 }

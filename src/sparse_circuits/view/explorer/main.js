@@ -24,6 +24,11 @@ function drawWords() {
 function redrawEdges() {
   for (const pane of panes) if (!pane.root.hidden) drawEdges(pane);
 }
+/** The theme is another one: what was mixed from its colours is mixed again. */
+function themed() {
+  shades.clear();
+  for (const pane of panes) if (!pane.root.hidden) drawNodes(pane);
+}
 
 /** Another size of the window: all of the graph in it. */
 function resized() {
@@ -75,11 +80,15 @@ function layOut() {
   zoomTo(d3.zoomIdentity.translate(x, y).scale(k));
   refresh();
 }
-/** At first of a tall graph the part below the logits, large enough to be read. */
+/** At first of a large graph the part below the logits, of a wide one where its strongest node is, large enough to be read. */
 function firstLook() {
   layOut();
-  const k = 0.42;
-  if (zoomed.k < k) zoomTo(d3.zoomIdentity.translate((panes[0].width - k * D.frame.width) / 2, 26 * k + 8).scale(k));
+  if (zoomed.k > 0.36) return;
+  const { width, height } = panes[0], { frame } = D;
+  const k = Math.max(0.42, Math.min(0.7, Math.max((width - 16) / frame.width, (height - 40) / frame.height))), spare = width - k * frame.width;
+  const strong = [...nodes].sort((a, b) => Math.abs(b.s ?? 0) - Math.abs(a.s ?? 0)).find((node) => onScreen(node) && !isEnd(node));
+  const x = spare > 0 || !strong ? spare / 2 : Math.max(spare - 8, Math.min(8, width / 2 - k * strong.x));
+  zoomTo(d3.zoomIdentity.translate(x, 26 * k + 8).scale(k));
 }
 
 // --- two circuits ---
@@ -113,16 +122,18 @@ function setModeClasses() {
 function legendLines() {
   if (S.mode === 'diff') {
     return [
-      { colour: D.colours.onlyA, dash: false, text: `only or stronger in ${clip(D.labels[0], 30)}` },
-      { colour: D.colours.onlyB, dash: true, text: `only or stronger in ${clip(D.labels[1], 30)}` },
-      { colour: BOTH, dash: false, text: 'alike in both' },
+      { colour: 'var(--only-a)', dash: false, text: `only or stronger in ${clip(D.labels[0], 30)}` },
+      { colour: 'var(--only-b)', dash: true, text: `only or stronger in ${clip(D.labels[1], 30)}` },
+      { colour: 'var(--both)', dash: false, text: 'alike in both' },
     ];
   }
-  if (!D.scored[0]) return [{ colour: D.colours.neutral, dash: false, text: 'no scores' }];
-  if (!D.signed) return [{ colour: D.colours.neutral, dash: false, text: 'score (no sign); wider: stronger' }];
+  const bare = D.sizes.some((_, i) => !D.scored[i]) ? [{ colour: 'var(--neutral)', dash: false, text: 'no scores' }] : [];
+  if (!D.scored.some(Boolean)) return bare;
+  if (!D.signed) return [{ colour: 'var(--neutral)', dash: false, text: 'score (no sign); wider: stronger' }];
   return [
-    { colour: D.colours.carries, dash: false, text: '\u2212 carries the behaviour' },
-    { colour: D.colours.opposes, dash: true, text: '+ works against it' },
+    { colour: 'var(--carries)', dash: false, text: '\u2212 carries the behaviour' },
+    { colour: 'var(--opposes)', dash: true, text: '+ works against it' },
+    ...bare,
   ];
 }
 
@@ -134,7 +145,7 @@ function drawLegend() {
     if (!used.has(i)) return null;
     const box = el('input', { type: 'checkbox', 'data-kind': kind, onchange: () => { S.kinds[i] = box.checked; changed(); refresh(); } });
     box.checked = S.kinds[i];
-    const mark = sv('svg', { width: 14, height: 14, viewBox: '-7 -7 14 14', 'aria-hidden': 'true' }, sv('path', { d: headOf(i, 0, -4, 3), fill: INK }));
+    const mark = sv('svg', { width: 14, height: 14, viewBox: '-7 -7 14 14', 'aria-hidden': 'true' }, sv('path', { d: headOf(i, 0, -4, 3), fill: 'var(--ink)' }));
     return el('label', { class: 'entry' }, box, mark, names[i]);
   });
   const faint = el('input', { type: 'range', min: 0, max: 60, step: 0.5, id: 'faint', 'aria-label': 'Weakest edge that is drawn, in percent of the strongest' });
@@ -146,8 +157,8 @@ function drawLegend() {
     changed();
     refresh();
   });
-  const filter = D.scored[0] && edges.length ? el('label', { class: 'entry' }, 'edges above', faint, told, 'of the strongest') : null;
-  const roles = D.kind === 'features' ? el('span', { class: 'entry' }, sv('svg', { width: 30, height: 14, 'aria-hidden': 'true' }, sv('rect', { x: 1, y: 1, width: 28, height: 12, rx: 4, fill: '#FFFFFF', stroke: '#7A8490', 'stroke-dasharray': '2 2.5' })), 'error term') : null;
+  const filter = D.scored.some(Boolean) && edges.length ? el('label', { class: 'entry' }, 'edges above', faint, told, 'of the strongest') : null;
+  const roles = D.kind === 'features' ? el('span', { class: 'entry' }, sv('svg', { width: 30, height: 14, 'aria-hidden': 'true' }, sv('rect', { x: 1, y: 1, width: 28, height: 12, rx: 4, fill: 'var(--page)', stroke: 'var(--box)', 'stroke-dasharray': '2 2.5' })), 'error term') : null;
   $('legend').replaceChildren(...[...marks, roles, ...kinds, filter].filter(Boolean));
 }
 
@@ -178,7 +189,7 @@ function listen(pane) {
 
 function start() {
   $('title').textContent = D.title;
-  $('subtitle').textContent = D.subtitle.join(' \u00b7 ');
+  $('subtitle').textContent = $('subtitle').title = D.subtitle.join(' \u00b7 ');
   makePane(0);
   if (D.two) {
     makePane(1);
@@ -206,7 +217,9 @@ function start() {
   $('search').addEventListener('keydown', onSearchKey);
   $('search').addEventListener('blur', () => drawFound(false));
   document.addEventListener('keydown', onKey);
-  window.addEventListener('pagehide', keepNow);
+  window.addEventListener('pagehide', () => { if (kept) keepNow(); });
+  window.addEventListener('storage', takeOver);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => { themed(); refresh(); });
   drawLegend();
   firstLook();
   new ResizeObserver(resized).observe($('panes'));

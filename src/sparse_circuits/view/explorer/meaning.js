@@ -38,7 +38,7 @@ function weights(title, tokens) {
   if (!all.length) return null;
   const most = Math.max(1e-30, ...all.map(([, value]) => Math.abs(value ?? 0)));
   return el('div', {}, el('h4', {}, title), el('ul', { class: 'tokens' }, all.map(([token, value]) =>
-    el('li', { style: { background: mix('#6B7785', 0.08 + 0.3 * Math.abs(value ?? 0) / most) }, title: value === null ? null : brief(value) },
+    el('li', { style: { background: mix('neutral', 0.08 + 0.3 * Math.abs(value ?? 0) / most) }, title: value === null ? null : brief(value) },
       el('code', {}, visibleToken(token)), typeof value === 'number' ? el('small', {}, ` ${signed(value)}`) : null))));
 }
 
@@ -53,8 +53,8 @@ function contexts(title, given, folded = false) {
     el('li', {}, one.tokens.map((token, i) => {
       const before = i ? gap : '';
       const activation = valuesOf(one)[i] ?? 0, share = Math.min(1, Math.abs(activation) / most);
-      const look = share > 0.02 ? {
-        background: mix(activation < 0 ? D.colours.below : D.colours.above, 0.12 + 0.75 * share), color: share > 0.6 ? '#FFFFFF' : INK,
+      const shade = mix(activation < 0 ? 'below' : 'above', 0.12 + 0.75 * share), look = share > 0.02 ? {
+        background: shade, color: inkOn(shade),
         textDecoration: activation < 0 ? 'underline' : 'none', fontWeight: one.peak === i ? '600' : 'inherit',
       } : {};
       return [before, el('span', { class: 'token', style: look, title: activation ? brief(activation) : null }, String(token).replaceAll('\n', '\u21b5'))];
@@ -69,9 +69,9 @@ function patterns(given) {
   return all.map((one, k) => {
     const n = one.tokens.length, size = Math.min(14, 290 / n);
     const cells = one.pattern.flatMap((row, i) => list(row).map((share, j) => (share < 0.02 ? null : sv('rect', {
-      x: j * size, y: i * size, width: size, height: size, fill: mix(D.colours.above, Math.min(1, 0.1 + 0.9 * share)),
+      x: j * size, y: i * size, width: size, height: size, fill: mix('above', Math.min(1, 0.1 + 0.9 * share)),
     }, sv('title', {}, `${one.tokens[i]} looks at ${one.tokens[j]}: ${percent(share)}`))))).filter(Boolean);
-    const frame = sv('rect', { width: n * size, height: n * size, fill: 'none', stroke: '#B4BBC4' });
+    const frame = sv('rect', { width: n * size, height: n * size, fill: 'none', stroke: 'var(--border)' });
     const picture = sv('svg', { viewBox: `-1 -1 ${n * size + 2} ${n * size + 2}`, width: n * size + 2, height: n * size + 2, role: 'img', 'aria-label': 'Attention pattern' }, frame, ...cells);
     return el('details', { open: k === 0 }, el('summary', {}, clip(one.tokens.join(' '), 44)), picture, weights('Promotes here', list(one.promoted).slice(0, 6)));
   });
@@ -83,7 +83,7 @@ function histogram(given) {
   if (counts.length < 2) return null;
   const bounds = list(given?.edges ?? given?.bins), most = Math.max(...counts, 1e-30), width = 300 / counts.length;
   const bars = counts.map((count, i) => sv('rect', {
-    x: i * width + 0.5, width: Math.max(1, width - 1), y: 40 - 38 * Math.sqrt(count / most), height: 38 * Math.sqrt(count / most), fill: D.colours.above,
+    x: i * width + 0.5, width: Math.max(1, width - 1), y: 40 - 38 * Math.sqrt(count / most), height: 38 * Math.sqrt(count / most), fill: 'var(--above)',
   }));
   const picture = sv('svg', { viewBox: '0 0 300 42', class: 'histogram', role: 'img', 'aria-label': 'Histogram of activations', preserveAspectRatio: 'none' }, ...bars);
   const ends = bounds.length > 1 ? el('p', { class: 'ends' }, el('span', {}, brief(bounds[0])), el('span', {}, brief(bounds.at(-1)))) : null;

@@ -28,6 +28,7 @@ const strongestNode = [
 const S = {
   step: D.start,
   mode: 'a', // a, b, side, diff
+  pane: 'a', // of two side by side the one that the reader was in last
   pick: null, // { node } or { edge } or { group }
   chosen: new Set(), // several nodes, to be grouped
   pins: new Set(),
@@ -171,11 +172,14 @@ function edgesOf(thing, side) {
   return { into: drawn.filter(reads).reverse(), out: drawn.filter((edge) => edge.u === thing).reverse() };
 }
 
-const sideOf = (mode) => (mode === 'side' ? 'a' : mode);
-const describe = (thing) => {
-  const meaning = D.meanings[thing.name];
-  return meaning && typeof meaning.label === 'string' ? `${thing.name}: ${meaning.label}` : thing.name;
-};
+/** The side that the panel tells of, and those that are on screen. */
+const sideOf = (mode) => (mode === 'side' ? S.pane : mode);
+const sidesShown = () => (S.mode === 'side' ? ['a', 'b'] : [S.mode]);
+const onScreen = (thing) => sidesShown().some((side) => inSight(thing, side));
+
+/** What was found of a node; people may call a group like one. */
+const toldOf = (thing) => (thing.role !== 'group' && D.meanings[thing.name]) || {};
+const describe = (thing) => (typeof toldOf(thing).label === 'string' ? `${thing.name}: ${toldOf(thing).label}` : thing.name);
 const ROLES = {
   head: 'attention head', mlp: 'MLP', input: 'input: the tokens', logits: 'logits', feature: 'feature',
   error: 'error term: what no feature has', whole: 'whole site', group: 'group',

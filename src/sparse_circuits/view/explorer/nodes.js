@@ -10,6 +10,7 @@ function makePane(i) {
   const name = el('h2', {});
   const root = el('div', { class: 'pane', id: `pane-${i ? 'b' : 'a'}` }, sv('svg', { class: 'ground', 'font-family': FONT, 'aria-hidden': 'true' }, ground), canvas, svg, name);
   const pane = { i, root, canvas, svg, world, ground, name, side: i ? 'b' : 'a', width: 0, height: 0, marks: new Map() };
+  for (const event of ['pointerdown', 'focusin']) root.addEventListener(event, () => { S.pane = i ? 'b' : 'a'; });
   pane.layer = sv('g', { class: 'nodes' });
   world.append(pane.layer);
   for (const node of nodes) addMark(pane, node);
@@ -22,21 +23,21 @@ function makePane(i) {
 function backdrop() {
   const { frame } = D, made = sv('g', { class: 'backdrop', 'aria-hidden': 'true' });
   const text = (x, y, size, content, more = {}) =>
-    made.append(sv('text', { x, y, 'font-size': size, fill: FAINT, 'dominant-baseline': 'middle', ...more }, content));
+    made.append(sv('text', { x, y, 'font-size': size, fill: 'var(--faint)', 'dominant-baseline': 'middle', ...more }, content));
   frame.layers.forEach((layer, i) => {
     if (i % 2 === 0) {
       const box = { x: 0, y: layer.top, width: frame.width, height: layer.bottom - layer.top };
-      made.append(sv('rect', { ...box, fill: '#F7F8FA' }));
+      made.append(sv('rect', { ...box, fill: 'var(--stripe)' }));
     }
     text(10, (layer.top + layer.bottom) / 2, 12, layer.name, layer.bottom - layer.top < 20 ? { 'font-size': 8 } : {});
   });
   for (const x of frame.borders) {
-    made.append(sv('line', { x1: x, x2: x, y1: 0, y2: frame.height, stroke: '#D5DAE0', 'stroke-dasharray': '2 4' }));
+    made.append(sv('line', { x1: x, x2: x, y1: 0, y2: frame.height, stroke: 'var(--line)', 'stroke-dasharray': '2 4' }));
   }
   for (const column of frame.columns) text(column.x, -12, 12, column.name, { 'text-anchor': 'middle' });
   for (const lane of frame.lanes) text(92, lane.y, 11, lane.name);
   for (const [left, right, y, x] of frame.rails) {
-    const line = { stroke: '#AEB6BF', 'stroke-width': 1.2 };
+    const line = { stroke: 'var(--quiet)', 'stroke-width': 1.2 };
     made.append(sv('line', { x1: left, x2: right, y1: y, y2: y, ...line }), sv('line', { x1: x, x2: x, y1: y, y2: y + 13, ...line }));
   }
   return made;
@@ -51,9 +52,9 @@ function addMark(pane, thing) {
     sv('text', { y: dy, 'font-size': px, 'text-anchor': 'middle', 'dominant-baseline': 'central' }, content);
   const two = h >= 34, label = text(two ? -h / 5 : 0, size, clip(thing.label, 30)), second = text(h / 4.4, 9, '');
   const ring = sv('rect', { class: 'ring', x: -w / 2 - 4, y: -h / 2 - 4, width: w + 8, height: h + 8, rx: 8, fill: 'none', display: 'none' });
-  const pin = sv('path', { class: 'pin', d: `M${w / 2 - 3},${-h / 2 - 7}l2.2,4.4 4.8,.7 -3.5,3.4 .8,4.8 -4.3,-2.3 -4.3,2.3 .8,-4.8 -3.5,-3.4 4.8,-.7z`, fill: '#111827', display: 'none' });
-  const note = sv('path', { class: 'note', d: `M${-w / 2},${-h / 2}h9l-9,9z`, fill: '#111827', display: 'none' });
-  const dot = sv('circle', { r: 2.2, fill: '#C6CCD3' });
+  const pin = sv('path', { class: 'pin', d: `M${w / 2 - 3},${-h / 2 - 7}l2.2,4.4 4.8,.7 -3.5,3.4 .8,4.8 -4.3,-2.3 -4.3,2.3 .8,-4.8 -3.5,-3.4 4.8,-.7z`, fill: 'var(--ink)', display: 'none' });
+  const note = sv('path', { class: 'note', d: `M${-w / 2},${-h / 2}h9l-9,9z`, fill: 'var(--ink)', display: 'none' });
+  const dot = sv('circle', { r: 2.2, fill: 'var(--quiet)', opacity: 0.7 });
   const full = sv('g', {}, ring, box, label, second, ...portsOf(thing), note, pin);
   const root = sv('g', {
     class: 'node', transform: `translate(${x},${y})`, tabindex: -1, role: 'button', 'data-name': key, 'aria-label': describe(thing),
@@ -78,8 +79,8 @@ function portsOf(thing) {
   return own.map((port) => {
     const x = port.x - thing.x, y = port.y - thing.y;
     return sv('g', { class: 'port' },
-      sv('rect', { x: x - port.w / 2, y: y - port.h / 2, width: port.w, height: port.h, fill: '#FFFFFF', stroke: '#AEB6BF', rx: 2 }),
-      sv('text', { x, y, 'font-size': 9.5, fill: FAINT, 'text-anchor': 'middle', 'dominant-baseline': 'central' }, port.label));
+      sv('rect', { x: x - port.w / 2, y: y - port.h / 2, width: port.w, height: port.h, fill: 'var(--page)', stroke: 'var(--quiet)', rx: 2 }),
+      sv('text', { x, y, 'font-size': 9.5, fill: 'var(--faint)', 'text-anchor': 'middle', 'dominant-baseline': 'central' }, port.label));
   });
 }
 
@@ -123,12 +124,12 @@ function drawNodes(pane) {
     set(mark.root, 'aria-hidden', sight ? null : 'true');
     if (!sight) continue;
     const look = boxLook(thing, pane.side), absent = thing.role !== 'group' && !present(thing, pane.side);
-    set(mark.box, 'fill', absent ? '#FFFFFF' : look.fill);
+    set(mark.box, 'fill', absent ? 'var(--page)' : look.fill);
     set(mark.box, 'stroke', look.stroke);
     set(mark.box, 'stroke-width', look.width);
     set(mark.box, 'stroke-dasharray', absent ? '1 3' : look.dash);
-    set(mark.label, 'fill', absent ? FAINT : look.ink);
-    set(mark.second, 'fill', absent ? FAINT : look.ink);
+    set(mark.label, 'fill', absent ? 'var(--faint)' : look.ink);
+    set(mark.second, 'fill', absent ? 'var(--faint)' : look.ink);
     if (mark.two || thing.role === 'group') mark.second.textContent = secondLine(thing, pane.side);
     if (thing.role === 'group') set(mark.label, 'y', -h4(thing));
     set(mark.full, 'opacity', near.size && !near.has(thing) ? 0.35 : 1);
@@ -136,18 +137,18 @@ function drawNodes(pane) {
     set(mark.note, 'display', S.notes[key] ? null : 'none');
     const chosen = S.chosen.has(key);
     set(mark.ring, 'display', thing === picked || chosen ? null : 'none');
-    set(mark.ring, 'stroke', '#111827');
+    set(mark.ring, 'stroke', 'var(--ink)');
     set(mark.ring, 'stroke-width', 2.4);
     set(mark.ring, 'stroke-dasharray', chosen && thing !== picked ? '4 3' : null);
     set(mark.root, 'aria-pressed', thing === picked ? 'true' : 'false');
   }
   keepTabStop(pane, picked);
 }
-/** One node of a pane takes the keyboard; where that one went out of sight, another does. */
+/** One node of each pane takes the keyboard; where that one went out of sight, another does. */
 function keepTabStop(pane, picked) {
   const open = (mark) => !mark.root.hasAttribute('display') && !mark.root.hasAttribute('aria-hidden');
   const marks = [...pane.marks.values()], stop = marks.find((mark) => mark.root.tabIndex === 0);
-  if (stop ? open(stop) : pane !== panes.find((one) => !one.root.hidden)) return;
+  if (stop && open(stop)) return;
   if (stop) set(stop.root, 'tabindex', -1);
   const first = picked ?? startNode(pane.side), next = marks.find((mark) => mark.thing === first && open(mark)) ?? marks.find(open);
   if (next) set(next.root, 'tabindex', 0);
@@ -157,7 +158,7 @@ const h4 = (thing) => thing.h / 5;
 /** Below a node's name: what it means if that is known, or its score, or of two circuits whose it is. */
 function secondLine(thing, side) {
   if (thing.role === 'group') return plural(thing.members.length, 'node');
-  const label = D.meanings[thing.name]?.label;
+  const { label } = toldOf(thing);
   if (typeof label === 'string' && label) return clip(label, Math.max(8, Math.floor(thing.w / 4.8)));
   if (side === 'diff') return { both: 'both', a: `only ${clip(D.labels[0], 8)}`, b: `only ${clip(D.labels[1], 8)}`, none: '' }[whose(thing)];
   return D.level === 'edges' || isEnd(thing) ? '' : signed(score(thing, side));

@@ -124,11 +124,17 @@ def explore(
     for name, side in zip(("", "compare="), sides, strict=False):
         if not isinstance(side, Circuit | FeatureCircuit | Scores | FeatureScores):
             raise InputError(f"explore({name}{type(side).__name__}): expected a circuit or scores.")
+        if isinstance(side, Scores | FeatureScores):
+            side.top(0, signed=signed)  # refuses what cannot be ranked
     if select not in ("greedy", "top"):
         raise InputError(f"explore(select={select!r}): expected 'greedy' or 'top'.")
     for name, n in (("max_size", max_size), ("max_edges", max_edges)):
         if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
             raise InputError(f"explore({name}={n!r}): expected a whole number of at least 1.")
+    if labels is not None and (
+        isinstance(labels, str) or len(labels) != 2 or not all(isinstance(label, str) for label in labels)
+    ):
+        raise InputError(f"explore(labels={labels!r}): expected two names, of the first circuit and of the second.")
     curves = _per_side("curve", curve, sides)
     evaluations = _per_side("evaluation", evaluation, sides)
     also = asked_of(sides, curves, evaluations)
@@ -208,6 +214,12 @@ def _state(state: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | 
         return None
     if isinstance(state, Mapping):
         found, what = state, "explore(state=...)"
+        try:
+            json.dumps(state, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(
+                f"{what} does not fit into JSON ({error}); expected what the page's Save button writes."
+            ) from error
     else:
         what = str(state)
         if not Path(state).is_file():

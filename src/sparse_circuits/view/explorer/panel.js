@@ -47,18 +47,20 @@ function ablations() {
   return found.length ? [['ablation', [...new Set(found)].join(', ')]] : [];
 }
 
+/** Of two side by side, which one a list is of. */
+const inWhich = () => (S.mode === 'side' ? ` in ${clip(D.labels[S.pane === 'b' ? 1 : 0], 24)}` : '');
+
 function strongestNodes() {
   const side = sideOf(S.mode), all = nodes.filter((n) => !isEnd(n) && present(n, side) && score(n, side) !== null);
   if (!all.length) return null;
   all.sort((a, b) => Math.abs(score(b, side)) - Math.abs(score(a, side)));
   const most = Math.abs(score(all[0], side)) || 1;
-  return el('section', {}, el('h4', {}, D.level === 'edges' ? 'Strongest nodes (sum of their edges)' : 'Strongest nodes'), el('ul', { class: 'edges' },
+  return el('section', {}, el('h4', {}, `Strongest nodes${inWhich()}${D.level === 'edges' ? ' (sum of their edges)' : ''}`), el('ul', { class: 'edges' },
     all.slice(0, 12).map((node) => row(node.name, describe(node), score(node, side), most, () => pick({ node: node.name }, true)))));
 }
 
 function row(key, text, value, most, action, badge = null) {
-  const colour = !D.signed || !value ? D.colours.neutral : value < 0 ? D.colours.carries : D.colours.opposes;
-  const bar = el('span', { class: 'bar', style: { width: `${Math.round(100 * Math.min(1, Math.abs(value ?? 0) / (most || 1)))}%`, background: colour } });
+  const bar = el('span', { class: 'bar', style: { width: `${Math.round(100 * Math.min(1, Math.abs(value ?? 0) / (most || 1)))}%`, background: `var(--${hueOf(value)})` } });
   return el('li', {}, el('button', { class: 'row', 'data-key': `row ${key}`, onclick: action, title: text },
     el('span', { class: 'what' }, badge, clip(text, 60)), el('span', { class: 'number' }, signed(value, 3)), bar));
 }
@@ -117,7 +119,7 @@ function unitsOf(thing) {
   const only = (unit) => (D.two && both && whose(unit) !== 'both' ? el('small', {}, ` only in ${clip(D.labels[whose(unit) === 'a' ? 0 : 1], 20)}`) : null);
   return el('section', {}, el('h4', {}, `Its ${plural(units.length, D.thing)}`), el('ul', { class: 'edges' },
     units.slice(0, ROWS).map((unit) => el('li', {}, el('span', { class: 'row' }, el('span', { class: 'what' }, unit.name, only(unit)), el('span', { class: 'number' }, signed(valueIn(unit), 3)),
-      el('span', { class: 'bar', style: { width: `${100 * Math.abs(valueIn(unit) ?? 0) / most}%`, background: D.colours.neutral } }))))));
+      el('span', { class: 'bar', style: { width: `${100 * Math.abs(valueIn(unit) ?? 0) / most}%`, background: 'var(--neutral)' } }))))));
 }
 
 function edgeLists(thing, side) {
@@ -129,22 +131,24 @@ function edgeLists(thing, side) {
       shown.map((edge) => row(edge.key, far(edge), valueOf(edge, side), most, () => pick({ edge: edge.key }), kindBadge(edge)))),
       shown.length < all.length ? button(`All ${all.length.toLocaleString('en')}`, 'all', () => { unfolded = true; drawPanel(); }) : null);
   };
-  return [one('Incoming edges', into, (edge) => describe(edge.u)), one('Outgoing edges', out, (edge) => describe(edge.d))];
+  return [one(`Incoming edges${inWhich()}`, into, (edge) => describe(edge.u)), one(`Outgoing edges${inWhich()}`, out, (edge) => describe(edge.d))];
 }
 const valueOf = (edge, side) => (side === 'diff' ? (edge.a ? edge.s : edge.s2) : edgeScore(edge, side));
 
 function kindBadge(edge) {
-  const whoseMark = S.mode === 'diff' && !(edge.a && edge.b) ? el('b', { class: 'badge', title: `only in ${D.labels[edge.a ? 0 : 1]}`, style: { background: edge.a ? D.colours.onlyA : D.colours.onlyB } }, edge.a ? 'A' : 'B') : null;
+  const whoseMark = S.mode === 'diff' && !(edge.a && edge.b) ? el('b', { class: 'badge', title: `only in ${D.labels[edge.a ? 0 : 1]}`, style: { background: `var(--only-${edge.a ? 'a' : 'b'})` } }, edge.a ? 'A' : 'B') : null;
   const kind = edge.port && edge.kind ? el('b', { class: 'badge kind' }, D.kinds[edge.kind]) : null;
   return [whoseMark, kind].filter(Boolean);
 }
 const edgeTitle = (edge) => `${edge.u.name} \u2192 ${edge.port ? edge.port.name : edge.d.name}`;
 const findEdge = (key, side) => edgesInSight(side).find((edge) => edge.key === key) || null;
+/** The side whose edge of that name the panel tells of. */
+const sideWith = (key) => [sideOf(S.mode), ...sidesShown()].find((side) => findEdge(key, side));
 
 function edgePanel(key) {
-  const side = sideOf(S.mode), edge = findEdge(key, side) || (D.two && S.mode === 'side' ? findEdge(key, 'b') : null);
-  if (!edge) return null;
-  const drawn = [...edgesInSight(side)].reverse(), rank = drawn.indexOf(edge) + 1, base = edge.parts.length === 1 ? edge.parts[0] : null;
+  const side = sideWith(key);
+  if (!side) return null;
+  const edge = findEdge(key, side), drawn = [...edgesInSight(side)].reverse(), rank = drawn.indexOf(edge) + 1, base = edge.parts.length === 1 ? edge.parts[0] : null;
   const share = (all) => {
     const sum = all.reduce((total, one) => total + Math.abs(valueOf(one, side) ?? 0), 0);
     return sum ? percent(Math.abs(valueOf(edge, side) ?? 0) / sum) : null;

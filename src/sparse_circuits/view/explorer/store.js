@@ -38,8 +38,6 @@ function takeState(state) {
   if (Number.isFinite(state.size)) S.step = Math.max(0, D.steps.findLastIndex((size) => size <= state.size));
   S.mode = D.two && ['a', 'b', 'side', 'diff'].includes(state.view) ? state.view : S.mode;
   S.onlyPins = Boolean(state.onlyPins);
-  S.pick = null;
-  S.chosen.clear();
   groupsChanged();
   return lost;
 }
@@ -51,6 +49,8 @@ function keep() {
   kept = setTimeout(keepNow, 150);
 }
 function keepNow() {
+  clearTimeout(kept);
+  kept = 0;
   try {
     localStorage.setItem(slot, JSON.stringify(stateNow()));
   } catch {
@@ -68,6 +68,14 @@ function recall() {
   if (state) takeState(state);
 }
 
+/** The same page elsewhere, in another tab or cell, kept something: no page may write over what was noted on another. */
+function takeOver(event) {
+  if (event.key !== slot || !event.newValue) return;
+  const { size, view, ...rest } = JSON.parse(event.newValue); // each shows what it likes
+  takeState(rest);
+  refresh();
+}
+
 function saveFile() {
   download(`${fileName()}-notes.json`, new Blob([JSON.stringify(stateNow(), null, 1)], { type: 'application/json' }));
   say('Saved notes, pins, groups and hidden parts');
@@ -81,7 +89,8 @@ async function loadFile(file) {
   }
   if (!state || state.format !== FORMAT) return say(`${file.name} holds no saved notes of the explorer.`);
   const lost = takeState(state);
-  layOut();
-  done();
+  S.pick = null;
+  S.chosen.clear();
+  setMode(S.mode);
   return say(lost ? `Loaded; ${plural(lost, 'name')} in it are not in this circuit` : 'Loaded notes, pins, groups and hidden parts');
 }
