@@ -95,10 +95,26 @@ def feature_edges(curve: list[dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def explorer(figures: dict[str, Any]) -> str:
+    """A row per view of the page: milliseconds for one step of the slider."""
+    columns = [f"{which}_{how}_ms" for which in ("largest_circuit", "all_sizes") for how in ("median", "worst")]
+    lines = [
+        "| ms for one step | to the largest circuit: median | worst | to any size: median | worst |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    rows = {"one_circuit": "one circuit of 5,000 edges", "side_by_side": "two circuits of 2,000 edges side by side"}
+    for key, name in rows.items():
+        cells = (f"{figures[key][column]:.0f}" for column in columns)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[Path, dict[str, str]]:
     """Every table by the file and the marker that it stands between."""
     figures, rules = (json.loads((RESULTS / f"{n}.json").read_text()) for n in ("quality", "quadrature"))
-    features = json.loads((RESULTS / "features.json").read_text())
+    features, contexts, page = (
+        json.loads((RESULTS / f"{n}.json").read_text()) for n in ("features", "contexts", "explorer")
+    )
     by_device = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("cost*.json"))]
     costs = by_device[0]["figures"]
     per_task = {key: by_task(figures, key) for key in ("pearson", "spearman", "area", "distance")}
@@ -115,6 +131,8 @@ def tables() -> dict[Path, dict[str, str]]:
             "cost": cost(by_device),
             "feature-edges": feature_edges(features["edges"]["curve"]),
             "features": cost([features]),
+            "contexts": cost([contexts]),
+            "explorer": explorer(page),
         },
     }
 

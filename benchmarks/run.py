@@ -17,6 +17,8 @@ JOBS = {
     "quadrature": ["--examples", "100", "--steps", "2", "3", "4", "5", "7", "10"],
     "cost": ["--large"],
     "features": ["--picture", str(HERE.parent / "docs" / "feature_attribution.png")],
+    "contexts": [],
+    "explorer": [],  # needs Playwright and a Chromium
 }
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import re
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tokenizers
 import torch
+import transformers
 from conftest import VOCAB, token_task
 
 import sparse_circuits as sc
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.features import (
+    Context,
     FeatureStore,
     Labels,
     collect,
@@ -23,14 +30,18 @@ from sparse_circuits.features import (
     head_report,
     mlp_report,
     promoted,
+    shades,
     similar,
 )
 from sparse_circuits.features.keep import Kept
+from sparse_circuits.features.logits import directions
 from sparse_circuits.features.nodes import columns_of
 from sparse_circuits.features.tally import bin_edges
+from sparse_circuits.features.texts import documents_of
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
+from sparse_circuits.task.tokens import token_text
 
 try:
     from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer  # noqa: F401
@@ -154,8 +165,8 @@ def test_a_sample_takes_each_token_alike(model, tmp_path: Path) -> None:
     """Of many draws, early and late tokens are in the sample equally often."""
     dictionary = thresholded(model, n=1, threshold=-math.inf)
     texts, early, drawn = rows(30, least=8, most=8), 0, 0
-    for seed in range(30):
-        page = collected(model, tmp_path / str(seed), texts, dictionary, seed=seed, samples=10)["resid_1.f0"]
+    for seed in range(10):
+        page = collected(model, tmp_path / str(seed), texts, dictionary, seed=seed, samples=30)["resid_1.f0"]
         early += sum(context.row < 15 for context in page.sample)
         drawn += len(page.sample)
     assert drawn == 300
@@ -191,6 +202,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(model, tmp_path: Path, monkeypat
         collected(model, tmp_path / "killed", texts, dictionary, save_every=1)
     monkeypatch.undo()
     assert contents(tmp_path / "killed") != contents(tmp_path / "whole")
+    (tmp_path / "killed" / ".part-000.safetensors.x7.safetensors").write_bytes(b"half of it")
     collected(model, tmp_path / "killed", texts, dictionary, save_every=2)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".*"))
@@ -389,6 +401,7 @@ def test_text_in_any_form_is_the_same_text(toy, tmp_path: Path) -> None:
         "rows": [{"text": text} for text in documents],
         "ids": ids,
         "tensors": [torch.tensor(row) for row in ids],
+        "numpy": [list(torch.tensor(row).numpy()) for row in ids],
     }
     pages = {name: toy_store(toy, tmp_path / name, texts)["resid_3.f4"] for name, texts in sources.items()}
     for name, page in pages.items():
@@ -415,6 +428,59 @@ def test_hugging_face_datasets_are_streamed(toy, tmp_path: Path) -> None:
         toy_store(toy, tmp_path / "renamed", renamed)
 
 
+def test_a_hugging_face_dataset_is_named_with_its_configuration(toy, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+
+    def load_dataset(*names: object, **options: object) -> list[dict[str, str | None]]:
+        if names[0] == "broken":
+            raise ConnectionError("no way there\nat all")
+        asked.append((*names, options))
+        return [{"text": "The cats like the dog."}, {"text": None}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    for i, name in enumerate(("hf:a/b", "hf:a/b:small", "https://huggingface.co/datasets/a/b")):
+        assert toy_store(toy, tmp_path / str(i), name)["resid_3.f4"].tokens == 6
+    streamed = {"split": "train", "streaming": True}
+    assert asked == [("a/b", None, streamed), ("a/b", "small", streamed), ("a/b", None, streamed)]
+    with pytest.raises(InputError, match=r"'broken' cannot be loaded \(no way there\)"):
+        toy_store(toy, tmp_path / "no", "hf:broken")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match="need the package datasets: pip install datasets"):
+        toy_store(toy, tmp_path / "no", "hf:a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("a.txt", "Café".encode("latin-1"), FileFormatError, "is not text in UTF-8"),
+        ("a.txt.gz", gzip.compress(b"The cats like the dog.", mtime=0)[:-9], FileFormatError, "is no whole gzip file"),
+        ("a.txt.gz", b"The cats", FileFormatError, "is no whole gzip file"),
+        ("a.jsonl", b'{"text": "The cats"}\n{"text": \n', FileFormatError, "line 2: not JSON"),
+        ("a.json", b'[\n{"text": "The cats"}\n]', FileFormatError, "line 1: not JSON .* one text in each line"),
+        ("a.jsonl", b'\n{"story": "The cats"}', InputError, "line 2: .* the fields story; expected one of text"),
+        ("a.jsonl", b'{"text": null}', InputError, "hold no token"),
+    ],
+)
+def test_files_that_are_no_text_are_refused(toy, tmp_path: Path, name: str, content: bytes, error, message) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=message):
+        toy_store(toy, tmp_path / "store", tmp_path / name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch) -> None:
+    """Also one long line, or many without an empty one between them: as much is held as is allowed."""
+    lines = [f"word{i} " * (1 + i % 5) for i in range(40)]
+    (tmp_path / "a.txt").write_text("\ufeff" + "\n".join(lines) + "\n\n" + "x" * 500)
+    _, whole = documents_of(tmp_path / "a.txt")
+    assert list(whole) == ["\n".join(lines).strip(), "x" * 500]
+    monkeypatch.setattr("sparse_circuits.features.texts._LONGEST", 100)
+    _, pieces = documents_of(tmp_path / "a.txt")
+    found = list(pieces)
+    assert "".join("".join(found).split()) == "".join("".join(lines).split()) + "x" * 500
+    assert max(map(len, found)) < 200
+
+
 def test_the_toy_language_has_no_end_and_one_seed(toy, tmp_path: Path) -> None:
     one = toy_store(toy, tmp_path / "one", "toy", tokens=900)["resid_3.f4"]
     same = toy_store(toy, tmp_path / "same", "toy", tokens=900)["resid_3.f4"]
@@ -425,6 +491,38 @@ def test_the_toy_language_has_no_end_and_one_seed(toy, tmp_path: Path) -> None:
     both = toy_store(toy, tmp_path / "one", "toy:1", tokens=900)
     assert both["resid_3.f4"].tokens == 1900
     assert sorted(name.partition(" (")[0] for name in both.tokens) == ["toy, seed 0", "toy, seed 1"]
+
+
+@pytest.mark.parametrize("share", [i / 20 for i in range(-20, 21)])
+def test_tokens_can_be_read_on_their_shades(share: float) -> None:
+    """White or black on the shade over white, by WCAG's contrast: the better of the two, or nearly, and at least 4.5."""
+    rgb = [int(shades.hue(share)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    blended = [1 - shades.depth(share) * (1 - c) for c in rgb]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in blended]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    white, black = 1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05
+    assert (white if shades.dark(share) else black) >= 4.5
+    assert ("color:#FFFFFF" in shades.style(share)) == shades.dark(share)
+
+
+def test_tokens_are_shown_with_the_spaces_that_they_have() -> None:
+    """Pieces of words stand together, whole words apart; a space that a tokenizer drops at the start of a text is there."""
+    assert str(Context(("The", " c", "at", "\n", " s", "at"), (0.0,) * 6, 2, 0.0)) == "The c[at]\u21b5 sat"
+    assert str(Context(("The", "cat", "sat"), (0.0,) * 3, 1, 0.0)) == "The [cat] sat"
+    html = Context(("un", "happy", " <b>"), (0.0, 1.0, 0.0), 1, 1.0).to_html()
+    assert re.sub("<[^>]*>", "", html) == "unhappy &lt;b&gt;"
+    vocabulary = {name: i for i, name in enumerate(["<s>", "\u2581cat", "cat", "\u2581", "s"])}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<s>"))
+    steps = [
+        tokenizers.decoders.Replace("\u2581", " "),
+        tokenizers.decoders.Fuse(),
+        tokenizers.decoders.Strip(" ", 1, 0),
+    ]
+    inner.decoder = tokenizers.decoders.Sequence(steps)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>")
+    assert tokenizer.decode([1]) == "cat"  # what needs mending
+    assert [token_text(tokenizer, i) for i in range(5)] == ["<s>", " cat", "cat", " ", "s"]
+    assert token_text(None, 7) == "7"
 
 
 # --- weights ---
@@ -491,6 +589,25 @@ def test_similar_features_point_the_same_way(model) -> None:
     for wrong in (11, "resid_1.f99", "mlp_0.f1"):
         with pytest.raises(InputError, match="resid_1 has the features 0 to 10"):
             similar(dictionary, wrong)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_similar_neurons_write_the_same_way(zoo, name: str) -> None:
+    model = zoo(name)
+    anatomy = anatomy_of(model)
+    pages = feature_pages(model, ["m1.n3", "m1.n0", "a0.h1.n2", "a0.h1"], k=5)
+    n_heads, d_head = anatomy.blocks[0].attention.W_O.shape[:2]
+    units = {
+        "m1.n3": [f"m1.n{i}" for i in range(anatomy.blocks[1].mlp.d_mlp)],
+        "a0.h1.n2": [f"a0.h{head}.n{i}" for head in range(n_heads) for i in range(d_head)],
+    }
+    for unit, others in units.items():
+        written = directions(anatomy, others, {})
+        cosines = torch.nn.functional.cosine_similarity(written, written[others.index(unit)][None])
+        expected = sorted(zip(others, cosines.tolist(), strict=True), key=lambda pair: -pair[1])[1:6]
+        assert [other for other, _ in pages[unit].similar] == [other for other, _ in expected]
+        assert [value for _, value in pages[unit].similar] == pytest.approx([value for _, value in expected], abs=1e-5)
+    assert pages["a0.h1"].similar == ()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "hooked-attn-only"])
@@ -663,6 +780,10 @@ def test_bad_input_is_named(model, tmp_path: Path) -> None:
     refused("top=0: expected a whole number", top=0)
     refused("batch_size=0: expected", batch_size=0)
     refused("tokens=0: expected", tokens=0)
+    refused("tokens=True: expected a whole number", tokens=True)
+    refused("skip_bos='no': expected True or False", skip_bos="no")
+    refused("A text holds token -1; expected ids from 0 to 60", given=[[5, -1, 7]])
+    refused("A text is list; expected", given=[[True, 3]])
     refused("expected what load_dictionaries", dictionaries={"resid_1": 3})
     assert not (tmp_path / "bad").exists()
     (tmp_path / "full").mkdir()
@@ -682,9 +803,13 @@ def test_a_store_stays_what_it_is(model, zoo, tmp_path: Path) -> None:
         collected(model, folder, texts, thresholded(model, seed=1))
     with pytest.raises(InputError, match="and this model is"):
         collected(zoo("llama"), folder, texts, thresholded(zoo("llama")))
+    with pytest.raises(InputError, match="and this model is"):
+        feature_pages(zoo("llama"), "resid_1.f0", store, dictionaries=thresholded(zoo("llama")))
     with pytest.raises(KeyError, match=r"has no 'resid_1\.f99'"):
         store["resid_1.f99"]
     assert store["resid_1.f3@7"] == store["resid_1.f3"]
+    assert "resid_1.f3@7" in store
+    assert "resid_1.f99@7" not in store
     assert "11 features" in repr(store)
     part = folder / "part-000.safetensors"
     part.write_bytes(part.read_bytes()[:300])

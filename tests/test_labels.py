@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import sparse_circuits as sc
 from sparse_circuits.cli import contexts
+from sparse_circuits.cli.page import PAGE
+from sparse_circuits.cli.record import CIRCUIT, RECORD, Arguments, Record
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.features import FeatureStore, Labels, neuronpedia_url
+from sparse_circuits.features import FeatureStore, Labels, collect, neuronpedia_url
 from sparse_circuits.model.sites import Site
 
 THEIRS = [
@@ -177,8 +181,15 @@ def test_links_go_to_neuronpedia_where_it_has_a_page() -> None:
 
 
 @pytest.fixture(scope="module")
-def toy():
+def loaded():
     return sc.load_model("toy", device="cpu")
+
+
+@pytest.fixture
+def toy(loaded, monkeypatch: pytest.MonkeyPatch):
+    """The model, which the command need not load again."""
+    monkeypatch.setattr(contexts, "load_model_on", lambda name, device: loaded)
+    return loaded
 
 
 def test_the_command_writes_pages(toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,15 +234,92 @@ def test_the_command_writes_pages(toy, tmp_path: Path, capsys: pytest.CaptureFix
         )
 
 
-def test_the_command_says_how_to_go_on(toy, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [(3, "nothing is saved yet"), (9, "has 760 tokens, and the same command goes on from there")],
+)
+def test_the_command_says_how_to_go_on(
+    toy, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str], batches: int, message: str
+) -> None:
     circuit = sc.FeatureCircuit.of(sc.Graph.of(toy, whole="z"), ["a1.h2"], model="toy")
     circuit.save(tmp_path / "mine.safetensors")
+    take, calls = collect._Run.take, []
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(self, *batch: object) -> None:
+        if len(calls) == batches:
+            raise KeyboardInterrupt
+        calls.append(batch)
+        take(self, *batch)
 
-    monkeypatch.setattr("sparse_circuits.features.collect_contexts", interrupted)
+    monkeypatch.setattr(collect._Run, "take", interrupted)
     with pytest.raises(SystemExit) as exit:
-        contexts.features(tmp_path / "mine.safetensors", dictionaries="neurons", device="cpu")
+        contexts.features(tmp_path / "mine.safetensors", dictionaries="neurons", batch_size=1, device="cpu")
     assert exit.value.code == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, with what the command reads of it."""
+    folder = tmp_path_factory.mktemp("run")
+    scores = {"a2.h7": -0.5, "m3": -0.2, "a1.h2": 0.1}
+    circuit = sc.Circuit.of(sc.Graph.of(loaded, level="nodes"), scores, model="toy", task="ioi")
+    circuit.save(folder / CIRCUIT)
+    (folder / RECORD).write_text(Record(Arguments(level="nodes", examples=4), {}, {}, ()).text)
+    sc.explore(circuit, folder / PAGE, meanings={"a1.h2": {"old": 3}, "m3": {"old": 4}, "input": {"label": "kept"}})
+    return folder
+
+
+def test_the_command_tells_the_run_s_page(toy, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, before = run / PAGE, (run / PAGE).read_text()
+    contexts.features(run, tokens=300, out=run / "elsewhere", device="cpu")
+    assert page.read_text() == before
+    (run / "notes.json").write_text('{"a1.h2": "</script> & \u2028"}')
+    contexts.features(run, tokens=300, labels=[run / "notes.json"], device="cpu")
+    printed = capsys.readouterr().out
+    assert str(page) in printed
+    assert printed.index("a2.h7 ") < printed.index("a1.h2 ")  # the strongest first
+    (around_was, was), (around, now) = data_in(before), data_in(page.read_text())
+    assert around == around_was
+    known, pages = now.pop("meanings"), json.loads((run / "features.json").read_text())
+    assert set(known) == {*was.pop("meanings")} | {"a2.h7"}
+    assert now == was
+    assert known["a1.h2"] == {**pages["features"]["a1.h2"], **pages["heads"]["a1.h2"]}
+    assert known["a1.h2"]["label"] == "</script> & \u2028"
+    assert known["a2.h7"]["top"]
+    assert len(known["a2.h7"]["prompts"]) == 4
+    assert known["m3"] == pages["mlps"]["m3"]
+    assert known["m3"]["promoted"]
+    assert known["input"] == {"label": "kept"}
+    # what is not such a page is left alone, and where there is none none is made
+    page.write_text("mine")
+    with pytest.warns(UserWarning, match="is no explorer page. What nodes mean was not put into it"):
+        contexts.features(run, tokens=300, device="cpu")
+    assert page.read_text() == "mine"
+    page.unlink()
+    contexts.features(run, tokens=300, device="cpu")
+    assert not page.exists()
+
+
+def data_in(html: str) -> tuple[str, dict[str, Any]]:
+    """A page without its data, and the data."""
+    before, data, after = re.split(r'(?s)(?<=id="data">)(.*?)(?=</script>)', html, maxsplit=1)
+    return before + after, json.loads(data)
+
+
+def test_what_cannot_be_used_is_named_before_the_model_is_loaded(run: Path, monkeypatch) -> None:
+    monkeypatch.setattr(contexts, "load_model_on", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(InputError, match="there is no such file; expected 'toy'"):
+        contexts.features(run, text="no.txt")
+    with pytest.raises(InputError, match=r"--labels .*no.json: there is no such file"):
+        contexts.features(run, labels=[run / "no.json"])
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "picture.json").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"modelId": "a"}')[:-4])
+    for name, message in (("picture.json", "is not text in UTF-8"), ("cut.jsonl.gz", "is no whole gzip file")):
+        with pytest.raises(FileFormatError, match=message):
+            contexts.labels_in([tmp_path / name], None)
+    (tmp_path / "bom.json").write_text('\ufeff{"resid_3.f17": "plural subjects"}')
+    assert dict(contexts.labels_in([tmp_path / "bom.json"], None)) == {"resid_3.f17": "plural subjects"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +17,11 @@ from sparse_circuits.cli.feature_evaluate import attached
 from sparse_circuits.cli.json_record import finite
 from sparse_circuits.cli.load import Opened, load_model_on, open_circuit
 from sparse_circuits.cli.options import FEATURES, Device, RunOrCircuit, option
-from sparse_circuits.errors import InputError
+from sparse_circuits.cli.page import PAGE
+from sparse_circuits.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
-    from sparse_circuits.features import Feature, FeatureStore, HeadReport, Labels
+    from sparse_circuits.features import Feature, FeatureStore, HeadReport, Labels, MLPReport
     from sparse_circuits.task import Task
 
 EXAMPLES = (
@@ -28,7 +31,9 @@ EXAMPLES = (
 )
 STORE, PAGES = "features", "features.json"
 _TOKENS = 100_000
-_HEADS = 50
+_SAVE_EVERY = 8  # batches: a run that is interrupted loses little
+_COMPONENTS = 50  # heads and MLPs, the strongest, that are looked at on prompts
+_COMPONENT = re.compile(r"a\d+\.h\d+|m\d+")
 
 
 def features(
@@ -37,7 +42,8 @@ def features(
         str | None,
         option(
             "--text",
-            "Where to look: 'toy', the bundled language; a .txt or .jsonl file; hf: and a Hugging Face dataset's name.",
+            "Where to look: 'toy', the bundled language; a .txt or .jsonl file; hf:NAME or hf:NAME:CONFIGURATION, a Hugging "
+            "Face dataset.",
             "toy, for the bundled model",
             metavar="TEXT",
         ),
@@ -70,7 +76,7 @@ def features(
     """Say what the features, neurons and heads of a circuit mean: where they fire, and what they promote.
 
     One pass over a text for all of them, into a store. Interrupted, the same command goes on; with more tokens or another
-    text it adds to the store. Writes features.json, a page for each.
+    text it adds to the store. Writes features.json, a page for each, and puts them into the run's explorer.html.
     """
     opened = open_circuit(circuit)
     if opened.model is None and model is None:
@@ -86,34 +92,53 @@ def features(
             )
         text = "toy"
     folder = opened.path.parent / STORE if out is None else out
+    for file in labels or ():
+        if not file.is_file():
+            raise InputError(f"--labels {file}: there is no such file.")
 
     import sparse_circuits.features as library
+    from sparse_circuits.features.texts import documents_of
+    from sparse_circuits.view.report.given import nodes_of
+
+    if not text.startswith(("toy", "hf:")):
+        documents_of(text)  # refuses what is no text before the model is loaded
 
     loaded = load_model_on(str(model or opened.model), device)
     runs = attached({"this circuit": opened}, loaded, dictionaries)
     nodes: Any = runs["this circuit"].circuit if runs else opened.circuit
     known = runs["this circuit"].dictionaries if runs else None
     notes = labels_in(labels or [], known)
+    scores = nodes_of(opened.circuit)
+    components = [name for name in scores if _COMPONENT.fullmatch(name)][:_COMPONENTS]
+    task = _task(opened, loaded) if components else None
     if tokens is None and not Path(text).is_file():
         tokens = _TOKENS
     try:
         store = library.collect_contexts(
-            loaded, nodes, text, store=folder, tokens=tokens, batch_size=batch_size or 32, progress=True
+            loaded,
+            nodes,
+            text,
+            store=folder,
+            tokens=tokens,
+            batch_size=batch_size or 32,
+            save_every=_SAVE_EVERY,
+            progress=True,
         )
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {folder} has what was counted; the same command goes on from there", err=True)
+        typer.echo(f"interrupted: {_so_far(folder)}", err=True)
         raise SystemExit(130) from None
     pages = library.feature_pages(loaded, nodes, store, dictionaries=known, labels=notes)
-    heads = _heads(loaded, opened, pages)
-    written = write_pages(folder, store, pages, heads)
-    scores = _scores(opened)
-    _report(pages, heads, scores, show)
+    reports = {} if task is None else component_reports(loaded, task, components)
+    written = write_pages(folder, store, pages, reports)
+    page = _explorer(opened.path.parent / PAGE, pages, reports) if out is None and opened.record is not None else None
+    _report(pages, reports, scores, show)
     output.line()
     output.pairs(
         [
             *((name, f"{n:,} tokens") for name, n in store.tokens.items()),
             ("store", str(folder)),
             ("pages", str(written)),
+            *([] if page is None else [("page", str(page))]),
         ]
     )
 
@@ -132,8 +157,6 @@ def _labels_in(file: Path, dictionaries: Any) -> Labels:
     from sparse_circuits.features import Labels
     from sparse_circuits.features.texts import open_text
 
-    if not file.is_file():
-        raise InputError(f"--labels {file}: there is no such file.")
     with open_text(file) as lines:
         start = lines.read(4096)
     if '"modelId"' in start:
@@ -141,26 +164,64 @@ def _labels_in(file: Path, dictionaries: Any) -> Labels:
     return Labels.from_feature_circuits(file) if ".jsonl" in file.suffixes else Labels.load(file)
 
 
-def _heads(model: Any, opened: Opened, pages: dict[str, Feature]) -> dict[str, HeadReport]:
-    """What the heads do on the run's task, where there are any and it is known."""
+def _task(opened: Opened, model: Any) -> Task | None:
+    """The prompts that a circuit was found on, where that can be told: of a run, or of a bundled task."""
     from sparse_circuits import load_task
+    from sparse_circuits.task.bundled import BUNDLED
 
-    names = [name for name, page in pages.items() if page.source == "heads"][:_HEADS]
-    if not names or opened.record is None:
-        return {}
-    task = load_task(str(opened.task), model, n=opened.record.arguments.examples, seed=opened.seed)
-    return head_reports(model, task, names)
-
-
-def head_reports(model: Any, task: Task, names: Iterable[str]) -> dict[str, HeadReport]:
-    """What heads do on prompts, a few of which are shown whole."""
-    from sparse_circuits.features import head_report
-
-    with output.working("looking at heads"):
-        return {name: head_report(model, task, name, prompts=4) for name in names}
+    if opened.record is None and opened.task not in BUNDLED:
+        return None
+    n = None if opened.record is None else opened.record.arguments.examples
+    return load_task(str(opened.task), model, n=n, seed=opened.seed)
 
 
-def write_pages(folder: Path, store: FeatureStore, pages: dict[str, Feature], heads: dict[str, HeadReport]) -> Path:
+def _so_far(folder: Path) -> str:
+    """What an interrupted run leaves."""
+    from sparse_circuits.features import FeatureStore
+
+    try:
+        tokens = sum(FeatureStore.load(folder).tokens.values())
+    except InputError:
+        tokens = 0
+    return (
+        f"{folder} has {tokens:,} tokens, and the same command goes on from there" if tokens else "nothing is saved yet"
+    )
+
+
+def component_reports(model: Any, task: Task, names: Iterable[str]) -> dict[str, HeadReport | MLPReport]:
+    """What heads and MLPs do on prompts, a few of which are shown whole for heads."""
+    from sparse_circuits.features import head_report, mlp_report
+
+    with output.working("looking at heads and MLPs"):
+        return {
+            name: head_report(model, task, name, prompts=4) if ".h" in name else mlp_report(model, task, name)
+            for name in names
+        }
+
+
+def by_node(features: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All that is known of each node: of a head where it fires, and what it does on prompts."""
+    return {name: {**features.get(name, {}), **components.get(name, {})} for name in {**features, **components}}
+
+
+def _explorer(path: Path, pages: Mapping[str, Feature], reports: Mapping[str, Any]) -> Path | None:
+    """Tell the run's page, if it is still there, what was found."""
+    from sparse_circuits.view.explorer.known import add_meanings
+
+    if not path.is_file():
+        return None
+    try:
+        return add_meanings(
+            path, by_node(*({name: of.to_dict() for name, of in part.items()} for part in (pages, reports)))
+        )
+    except FileFormatError as error:
+        warnings.warn(f"{error} What nodes mean was not put into it.", stacklevel=2)
+        return None
+
+
+def write_pages(
+    folder: Path, store: FeatureStore, pages: dict[str, Feature], reports: dict[str, HeadReport | MLPReport]
+) -> Path:
     from sparse_circuits.circuit.files import write_atomically
 
     content = {
@@ -168,7 +229,8 @@ def write_pages(folder: Path, store: FeatureStore, pages: dict[str, Feature], he
         "version": 1,
         "model": store.model,
         "features": {name: page.to_dict() for name, page in pages.items()},
-        "heads": {name: report.to_dict() for name, report in heads.items()},
+        "heads": {name: report.to_dict() for name, report in reports.items() if ".h" in name},
+        "mlps": {name: report.to_dict() for name, report in reports.items() if ".h" not in name},
     }
     text = json.dumps(finite(content), ensure_ascii=False) + "\n"
     # beside the store, not in it: a store holds only what later runs extend
@@ -177,30 +239,18 @@ def write_pages(folder: Path, store: FeatureStore, pages: dict[str, Feature], he
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _scores(opened: Opened) -> dict[str, float]:
-    """The nodes' scores by name without position: where positions are told apart, the largest."""
-    try:
-        scores = opened.circuit.to_dict()
-    except InputError:
-        return {}
-    found: dict[str, float] = {}
-    for name, value in scores.items():
-        found.setdefault(name.partition("@")[0], value)
-    return found
-
-
-def _report(pages: dict[str, Feature], heads: dict[str, HeadReport], scores: dict[str, float], show: int) -> None:
-    order = sorted(pages, key=lambda name: -abs(scores.get(name, 0.0)))
+def _report(
+    pages: Mapping[str, Feature], reports: Mapping[str, Any], scores: Mapping[str, float | None], show: int
+) -> None:
     rows = []
-    for name in order[:show]:
-        page = pages[name]
-        promotes = heads[name].promoted if name in heads else page.promoted
+    for name in [name for name in scores if name in pages][:show]:
+        page, score = pages[name], scores[name]
+        promotes = reports[name].promoted if name in reports else page.promoted
         density = "never" if page.fired == 0 else f"{page.density:.2%}"
-        score = output.number(scores[name]) if name in scores else ""
         rows.append(
             (
                 name,
-                score,
+                "" if score is None else output.number(score),
                 density,
                 _fires_on(page),
                 " ".join(token.strip() for token, _ in promotes[:5]),

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.contexts import head_reports
+from sparse_circuits.cli.contexts import component_reports
 from sparse_circuits.cli.feature_search import search_features
 from sparse_circuits.cli.feature_summary import report_features, write_features
 from sparse_circuits.cli.folder import check_out
@@ -21,11 +21,11 @@ from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
     from sparse_circuits.cli.feature_search import FoundFeatures
-    from sparse_circuits.features import Feature, HeadReport
+    from sparse_circuits.features import Feature, HeadReport, MLPReport
 
 EXAMPLES = ("demo", "demo --out first-look")
 IOI, AGREEMENT = "ioi", "agreement"
-_PROMPTS = 16  # that heads are looked at on
+_PROMPTS = 16  # that heads and MLPs are looked at on
 _TOKENS = 30_000  # that features are looked at on
 
 
@@ -69,17 +69,17 @@ def demo(
 def _ioi(out: Path, examples: int | None, device: str | None) -> None:
     found = search(Arguments(model="toy", task="ioi", size=60, examples=examples), device)
     title = "Indirect object identification in the bundled model"
-    write(found, out, force=True, title=title, meanings=_heads(device))
+    write(found, out, force=True, title=title, meanings=_components(device))
     report(found, out)
 
 
-def _heads(device: str | None) -> dict[str, HeadReport]:
-    """Where every head looks on the task's prompts, and what it promotes."""
+def _components(device: str | None) -> dict[str, HeadReport | MLPReport]:
+    """What every head and MLP promotes on the task's prompts, and where the heads look."""
     import sparse_circuits as sc
 
     model = load_model_on("toy", device)
-    heads = [name for name in sc.Graph.of(model, level="nodes").nodes if ".h" in name]
-    return head_reports(model, sc.load_task("ioi", model, n=_PROMPTS), heads)
+    names = [name for name in sc.Graph.of(model, level="nodes").nodes if name not in ("input", "logits")]
+    return component_reports(model, sc.load_task("ioi", model, n=_PROMPTS), names)
 
 
 def _agreement(out: Path, examples: int | None, device: str | None) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sparse_circuits.cli import output
-from sparse_circuits.cli.contexts import PAGES, head_reports, labels_in
+from sparse_circuits.cli.contexts import PAGES, by_node, component_reports, labels_in
 from sparse_circuits.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def read_pages(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        parts = [content["features"], content["heads"]]
+        parts = [content["features"], content["heads"], content.get("mlps", {})]
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path} is not what 'features' writes ({error!r}); run it again.") from None
     if not all(isinstance(page, dict) for part in parts if isinstance(part, dict) for page in part.values()):
@@ -54,8 +53,7 @@ def read_pages(folder: Path) -> dict[str, Any] | None:
 
 def from_pages(content: dict[str, Any], labels: Iterable[Path], dictionaries: Any) -> Meanings:
     """Of pages that were read, with other labels in place of theirs."""
-    nodes = {name: {**page, **content["heads"].get(name, {})} for name, page in content["features"].items()}
-    nodes |= {name: page for name, page in content["heads"].items() if name not in nodes}
+    nodes = by_node(content["features"], {**content["heads"], **content.get("mlps", {})})
     notes = labels_in(list(labels), dictionaries)
     for name in nodes:
         if name in notes:
@@ -107,7 +105,7 @@ def look(
         )
     nodes = {name: page.to_dict() for name, page in pages.items()}
     strongest = [name for name in names if pages[name].source == "heads"][:heads]
-    for name, report in head_reports(model, task, strongest).items() if strongest else ():
+    for name, report in component_reports(model, task, strongest).items() if strongest else ():
         nodes[name] |= report.to_dict()
     missing = {} if store is not None else {"contexts": f"Where they fire was not looked at. {how}"}
     return Meanings(nodes, _looked_at(nodes), missing)
@@ -115,10 +113,8 @@ def look(
 
 def mlps(model: Any, circuit: Circuit | FeatureCircuit, task: Task, most: int) -> dict[str, dict[str, Any]]:
     """What the strongest of a circuit's MLPs write on prompts."""
-    from sparse_circuits.features import mlp_report
-
-    with output.working("looking at MLPs"):
-        return {name: mlp_report(model, task, name).to_dict() for name in _named_in(circuit, _MLP)[:most]}
+    found = component_reports(model, task, _named_in(circuit, _MLP)[:most])
+    return {name: report.to_dict() for name, report in found.items()}
 
 
 def _named_in(circuit: Circuit | FeatureCircuit, kind: re.Pattern[str]) -> list[str]:

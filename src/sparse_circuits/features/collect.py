@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.nodes import Probe, dictionaries_of, names_in, probes_for
-from sparse_circuits.features.store import FeatureStore, Options, Part, Progress
+from sparse_circuits.features.store import FeatureStore, Options, Part, Progress, check_whole
 from sparse_circuits.features.tally import Tally, Where, draws
 from sparse_circuits.features.texts import Chain, Row, Texts, first_digests
 from sparse_circuits.model import anatomy_of
@@ -22,6 +22,7 @@ from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.progress import tracker
 from sparse_circuits.provenance import model_id
+from sparse_circuits.task.tokens import token_text
 
 _CONTEXT = 128
 
@@ -65,9 +66,10 @@ def collect_contexts(
         nodes: a circuit, whose features, neurons (``"m2.n40"``) and heads (``"a1.h3"``) are looked at and whose error terms and
             whole sites are left out; or names; or feature numbers by site (``{"resid_3": range(100)}``).
         texts: "toy" (the bundled language; "toy:3" for another seed than the store's); a .txt file (an empty line ends a
-            document) or a .jsonl one (fields ``text`` or ``tokens``), perhaps with .gz; ``"hf:NAME"``, a Hugging Face
-            dataset, as a stream; such a dataset itself; a folder that one was saved in; a task, for its clean prompts; or
-            anything that can be gone through, of strings, of lists of token ids, or of rows with one of these.
+            document) or a .jsonl one (fields ``text`` or ``tokens``), perhaps with .gz; ``"hf:NAME"`` or
+            ``"hf:NAME:CONFIGURATION"``, a Hugging Face dataset, as a stream; such a dataset itself; a folder that one was
+            saved in; a task, for its clean prompts; or anything that can be gone through, of strings, of lists of token ids, or
+            of rows with one of these.
         store: the folder, made if it is not there, or a store.
         dictionaries: what names refer to; by default the circuit's own.
         tokens: stop after the row with which so many are counted; by default at the end, and for the toy language at 100,000.
@@ -80,14 +82,13 @@ def collect_contexts(
 
     Raises:
         InputError: for names without a dictionary, something that is no text, a store of another model, of other dictionaries
-            or with other options, or a text that begins like one in the store and then differs.
+            or with other options, or a text that begins like one in the store and then differs. FileFormatError: for a file
+            that is not UTF-8, or has a line that is not JSON.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1.")
-    if not isinstance(save_every, int) or save_every < 1:
-        raise InputError(f"save_every={save_every!r}: expected a whole number of at least 1.")
-    if tokens is not None and (not isinstance(tokens, int) or tokens < 1):
-        raise InputError(f"tokens={tokens!r}: expected a whole number of at least 1.")
+    check_whole("batch_size", batch_size, 1)
+    check_whole("save_every", save_every, 1)
+    if tokens is not None:
+        check_whole("tokens", tokens, 1)
     anatomy = anatomy_of(model)
     names, _ = names_in(nodes)
     known = dictionaries_of(nodes, dictionaries)
@@ -233,11 +234,7 @@ class _Run:
         """Tokens that occur in contexts as text; those that no longer do are dropped."""
         occurring = part.occurring().tolist()
         strings = {token: part.strings[token] for token in occurring if token in part.strings}
-        new = [token for token in occurring if token not in strings]
-        if self.tokenizer is None:
-            strings |= {token: str(token) for token in new}
-        else:
-            strings |= {token: self.tokenizer.decode([token]) for token in new}
+        strings |= {token: token_text(self.tokenizer, token) for token in occurring if token not in strings}
         part.strings = dict(sorted(strings.items()))
 
 

@@ -48,10 +48,19 @@ class Context:
         for i, (token, value) in enumerate(zip(self.tokens, self.values, strict=True)):
             shown = escape(token).replace("\n", "\u21b5")
             parts.append(f'<span style="{style(value / scale, i == self.peak)}" title="{value:.3g}">{shown}</span>')
-        return " ".join(parts)
+        return self._gap.join(parts)
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
     def __str__(self) -> str:
-        return " ".join(f"[{token}]" if i == self.peak else token for i, token in enumerate(self.tokens))
+        shown = (token.replace("\n", "\u21b5") for token in self.tokens)
+        return self._gap.join(f"[{token}]" if i == self.peak else token for i, token in enumerate(shown))
+
+    @property
+    def _gap(self) -> str:
+        """What stands between tokens: nothing, unless they are whole words that come without the spaces around them."""
+        return "" if any(character.isspace() for token in self.tokens for character in token) else " "
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class Feature:
         top: contexts where it is strongest, at most one of each row, the strongest first.
         sample: contexts drawn from all tokens where it fires; :attr:`quantiles` puts them in order.
         promoted, suppressed: tokens with what one unit of it adds to their logits, see :func:`promoted`.
-        similar: features of the same dictionary with the cosine of the decoder directions, see :func:`similar`.
+        similar: features of the same dictionary with the cosine of the decoder directions, see :func:`similar`; of a neuron
+            those of its layer, with the cosine of what they write; of a head none.
         label, link: what people call it, and its page on Neuronpedia.
     """
 

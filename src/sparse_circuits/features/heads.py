@@ -13,12 +13,13 @@ from torch import Tensor
 
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.answers import AnswerEffects, means
-from sparse_circuits.features.logits import Tokens, logit_effects, strongest, token_text, weighted
+from sparse_circuits.features.logits import Tokens, logit_effects, strongest, weighted
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.task.task import Task
+from sparse_circuits.task.tokens import token_text
 
 
 @dataclass(frozen=True, eq=False)

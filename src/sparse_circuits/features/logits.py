@@ -15,6 +15,7 @@ from sparse_circuits.features.nodes import dictionaries_of, names_in, probes_for
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.norm import Norm
+from sparse_circuits.task.tokens import token_text
 
 Tokens = tuple[tuple[str, float], ...]
 # logits that are held at a time
@@ -89,6 +90,19 @@ def directions(anatomy: Anatomy, names: Iterable[str], dictionaries: Mapping[str
     return torch.stack(rows)
 
 
+def units_of(anatomy: Anatomy, layer: str) -> tuple[list[str], Tensor]:
+    """All neurons of an MLP ("m2") or dimensions of a layer's heads ("a1"), and what one unit of each writes into the stream."""
+    block = anatomy.blocks[int(layer[1:])]
+    if layer.startswith("m") and block.mlp is not None:
+        rows, norm = block.mlp.W_out, block.mlp.post_norm
+        names = [f"{layer}.n{i}" for i in range(len(rows))]
+    else:
+        W_O, norm = block.attention.W_O, block.attn_post_norm
+        rows = W_O.flatten(0, 1)
+        names = [f"{layer}.h{head}.n{i}" for head in range(W_O.shape[0]) for i in range(W_O.shape[1])]
+    return names, weighted(norm, rows.detach().float())
+
+
 def _through_heads(anatomy: Anatomy, layer: int, z: Tensor) -> Tensor:
     block = anatomy.blocks[layer]
     written = z.to(block.device) @ block.attention.W_O.detach().float().flatten(0, 1)
@@ -136,8 +150,3 @@ def strongest(effects: Tensor, k: int, tokenizer: Any) -> list[tuple[Tokens, Tok
 
     rows = range(len(effects))
     return [(named(most.values[i], most.indices[i]), named(least.values[i], least.indices[i])) for i in rows]
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """One token as text, its number where the model has no tokenizer."""
-    return str(token) if tokenizer is None else tokenizer.decode([token])

@@ -1,7 +1,8 @@
-"""Features of one dictionary that point the same way."""
+"""Features of one dictionary, and neurons of one layer, that point the same way."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import InputError
+
+_ELEMENTS = 1 << 24  # cosines that are held at a time
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,24 @@ def similar(dictionary: Dictionary, feature: int | str, k: int = 10) -> tuple[Si
 @torch.no_grad()
 def of_many(dictionary: Dictionary, numbers: list[int], k: int) -> list[tuple[Similar, ...]]:
     """The same for several features at once."""
-    W_dec, W_enc = dictionary.W_dec.float(), dictionary.W_enc.float()
-    sizes = W_dec.norm(dim=-1).clamp(min=1e-12), W_enc.norm(dim=0).clamp(min=1e-12)
-    k = min(k, dictionary.n_features - 1)
+    W_enc = dictionary.W_enc.float()
+    sizes = W_enc.norm(dim=0).clamp(min=1e-12)
     found = []
-    for part in torch.tensor(numbers, device=W_dec.device).split(max(1, (1 << 24) // dictionary.n_features)):
-        decoder = (W_dec[part] / sizes[0][part, None]) @ W_dec.T / sizes[0]
-        decoder.scatter_(1, part[:, None], -torch.inf)
-        values, at = decoder.topk(k, dim=-1)
-        for i, (row, indices) in enumerate(zip(values, at, strict=True)):
-            encoder: Tensor = (W_enc[:, indices].T @ W_enc[:, part[i]]) / (sizes[1][indices] * sizes[1][part[i]])
-            names = (f"{dictionary.site.name}.f{j}" for j in indices.tolist())
-            found.append(tuple(map(Similar, names, row.tolist(), encoder.tolist())))
+    for number, (cosines, at) in zip(numbers, closest(dictionary.W_dec.float(), numbers, k), strict=True):
+        encoder: Tensor = (W_enc[:, at].T @ W_enc[:, number]) / (sizes[at] * sizes[number])
+        names = (f"{dictionary.site.name}.f{j}" for j in at.tolist())
+        found.append(tuple(map(Similar, names, cosines.tolist(), encoder.tolist())))
     return found
+
+
+@torch.no_grad()
+def closest(directions: Tensor, numbers: list[int], k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For some rows of ``[n, width]`` the cosines with the k closest other rows, closest first, and which these are."""
+    sizes = directions.norm(dim=-1).clamp(min=1e-12)
+    k = min(k, len(directions) - 1)
+    for part in torch.tensor(numbers, device=directions.device).split(max(1, _ELEMENTS // len(directions))):
+        cosines = (directions[part] / sizes[part, None]) @ directions.T / sizes
+        yield from zip(*cosines.scatter_(1, part[:, None], -torch.inf).topk(k, dim=-1), strict=True)
 
 
 def _number(dictionary: Dictionary, feature: int | str) -> int:

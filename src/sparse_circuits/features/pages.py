@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from sparse_circuits.dictionary.dictionary import Dictionary
+from sparse_circuits.errors import InputError
 from sparse_circuits.features.feature import Feature
 from sparse_circuits.features.labels import Labels, neuronpedia_url
-from sparse_circuits.features.logits import promoted
-from sparse_circuits.features.neighbours import of_many
+from sparse_circuits.features.logits import promoted, units_of
+from sparse_circuits.features.neighbours import closest, of_many
 from sparse_circuits.features.nodes import dictionaries_of, names_in
 from sparse_circuits.features.store import FeatureStore
+from sparse_circuits.model import anatomy_of
+from sparse_circuits.model.anatomy import Anatomy
+from sparse_circuits.provenance import model_id
 
 
 def feature_pages(
@@ -39,14 +43,16 @@ def feature_pages(
         k: how many promoted, suppressed and similar ones.
 
     Raises:
-        InputError: for names without a dictionary.
+        InputError: for names without a dictionary, or a store of another model.
     """
     names, _ = names_in(nodes)
     known = dictionaries_of(nodes, dictionaries)
+    if store is not None and store.model != model_id(model):
+        raise InputError(f"The store {store.path} is of {store.model}, and this model is {model_id(model)}.")
     labels = labels if isinstance(labels, Labels) else Labels(labels or {})
     directed = [name for name in names if "." in name and not _is_head(name)]
     up_and_down = promoted(model, directed, k, dictionaries=known) if directed else {}
-    alike = _similar(names, known, k)
+    alike = _similar(anatomy_of(model), names, known, k)
     pages = {}
     for name in names:
         page = store[name] if store is not None and name in store else Feature(name)
@@ -67,18 +73,26 @@ def feature_pages(
 
 
 def _similar(
-    names: list[str], dictionaries: Mapping[str, Dictionary], k: int
+    anatomy: Anatomy, names: list[str], dictionaries: Mapping[str, Dictionary], k: int
 ) -> dict[str, tuple[tuple[str, float], ...]]:
-    """By name; neurons of a site are orthogonal, so that they have none."""
+    """By name. Coordinates of a site ("neurons" as a dictionary) are orthogonal and heads have no one direction: none."""
     by_site: dict[str, list[int]] = {}
+    by_layer: dict[str, list[str]] = {}
     for name in names:
         site, _, part = name.partition(".f")
         if part and dictionaries[site].id != "neurons":
             by_site.setdefault(site, []).append(int(part))
+        elif not part and not _is_head(name):
+            by_layer.setdefault(name.partition(".")[0], []).append(name)
     found = {}
     for site, numbers in by_site.items():
         for number, others in zip(numbers, of_many(dictionaries[site], numbers, k), strict=True):
             found[f"{site}.f{number}"] = tuple((other.name, other.decoder) for other in others)
+    for layer, neurons in by_layer.items():
+        units, written = units_of(anatomy, layer)
+        numbers = [units.index(name) for name in neurons]
+        for name, (cosines, at) in zip(neurons, closest(written, numbers, k), strict=True):
+            found[name] = tuple(zip((units[i] for i in at.tolist()), cosines.tolist(), strict=True))
     return found
 
 

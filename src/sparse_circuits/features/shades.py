@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Above 0 and, underlined, below: hues that no edge has, so that a token's colour is not read as an effect.
 ABOVE, BELOW = "#6D3F9C", "#8A6D00"
-_FAINTEST, _DARK = 0.02, 0.6
+_FAINTEST, _DARK = 0.02, 0.9
 
 
 def depth(share: float) -> float:
@@ -18,8 +18,8 @@ def hue(share: float) -> str:
 
 
 def dark(share: float) -> bool:
-    """Whether text on that colour had better be white."""
-    return abs(share) > _DARK
+    """Whether text on that colour, on white, had better be white: on the fullest purple, while ochre is never so dark."""
+    return share > _DARK
 
 
 def style(share: float, peak: bool = False) -> str:

@@ -18,7 +18,16 @@ from sparse_circuits.features.feature import Context, Feature
 from sparse_circuits.features.tally import Tally, Window, bin_edges
 
 FORMAT, FORMAT_VERSION, HEADER = "sparse-circuits features", 1, "store.json"
-_KIND = "feature_contexts"
+_KIND, _PART = "feature_contexts", "part-*.safetensors"
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """
+    Raises:
+        InputError: for anything but a whole number that is large enough.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r}: expected a whole number of at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,9 @@ class Options:
     def __post_init__(self) -> None:
         fewest = {"context": 2, "before": 0, "after": 0, "top": 1, "samples": 0, "seed": 0}
         for name, least in fewest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name}={value!r}: expected a whole number of at least {least}.")
+            check_whole(name, getattr(self, name), least)
+        if not isinstance(self.skip_bos, bool):
+            raise InputError(f"skip_bos={self.skip_bos!r}: expected True or False.")
 
     @property
     def window(self) -> Window:
@@ -175,7 +184,7 @@ class FeatureStore(Mapping[str, Feature]):
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(f"{file} is damaged ({error}).") from None
-        return cls(path, model, options, tuple(Part.load(part) for part in sorted(path.glob("part-*.safetensors"))))
+        return cls(path, model, options, tuple(map(Part.load, sorted(path.glob(_PART)))))
 
     @classmethod
     def new(cls, path: str | Path, model: str, options: Options) -> FeatureStore:
@@ -191,8 +200,10 @@ class FeatureStore(Mapping[str, Feature]):
         return cls(path, model, options)
 
     def begin(self) -> None:
-        """Write what a folder needs to be a store, unless it is one."""
+        """Write what a folder needs to be a store, unless it is one; then remove what a killed run was about to write."""
         if (self.path / HEADER).is_file():
+            for file in self.path.glob(f".{_PART}"):
+                file.unlink(missing_ok=True)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "version": FORMAT_VERSION, "model": self.model, "options": asdict(self.options)}
@@ -212,7 +223,7 @@ class FeatureStore(Mapping[str, Feature]):
         return len(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return isinstance(name, str) and name.partition("@")[0] in self._places
 
     def __getitem__(self, name: str) -> Feature:
         """What texts say of a feature. What its weights say is added by :func:`feature_pages`."""

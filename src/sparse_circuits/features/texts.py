@@ -7,12 +7,15 @@ import hashlib
 import json
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.model.anatomy import Anatomy
@@ -21,6 +24,7 @@ from sparse_circuits.task.task import Encoder, Task
 TOY_TOKENS = 100_000
 _FIELDS = ("text", "content", "input_ids", "tokens")
 _DENSE, _APART = 64, 1024  # up to here every row's digest is kept, then one in so many
+_LONGEST = 1 << 20  # characters of a file that are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +87,11 @@ class Texts:
             bos = [tokenizer.bos_token_id] * self._encode.n_prepended
         else:
             ids, bos = _ids(document), []
-            if ids and not 0 <= min(ids) <= max(ids) < self.anatomy.d_vocab:
+            last = self.anatomy.d_vocab - 1
+            outside = next((token for token in ids if not 0 <= token <= last), None)
+            if outside is not None:
                 raise InputError(
-                    f"A text holds token {max(ids)}; expected ids from 0 to {self.anatomy.d_vocab - 1}, the model's vocabulary."
+                    f"A text holds token {outside}; expected ids from 0 to {last}, the model's vocabulary."
                 )
         step = self.context - len(bos)
         for start in range(0, len(ids), step):
@@ -123,7 +129,7 @@ def documents_of(texts: Any) -> tuple[str, Iterable[Any]]:
     """A name and the documents, strings or lists of token ids, of what ``texts=`` was given.
 
     Raises:
-        InputError: for what cannot be read as texts.
+        InputError: for what cannot be read as texts. What cannot be told before it is read is found out then.
     """
     if isinstance(texts, Path) or (isinstance(texts, str) and Path(texts).expanduser().exists()):
         path = Path(texts).expanduser()
@@ -135,7 +141,7 @@ def documents_of(texts: Any) -> tuple[str, Iterable[Any]]:
     if isinstance(texts, str):
         if texts.startswith(("hf:", "https://huggingface.co/datasets/")):
             name = texts.removeprefix("hf:").removeprefix("https://huggingface.co/datasets/")
-            return name, _Rows(_dataset(name))
+            return name, _Rows(_dataset(*name.split(":", 1)))
         raise InputError(
             f"texts={texts[:40]!r}: there is no such file; expected 'toy', a .txt or .jsonl file, 'hf:' and a Hugging Face "
             "dataset's name, a dataset, or a list of texts (a single text stands in a list too)."
@@ -184,9 +190,9 @@ class _Rows:
 def _text_of(item: Any) -> Any:
     if not isinstance(item, Mapping):
         return item
-    for name in _FIELDS:
-        if item.get(name) is not None:
-            return item[name]
+    there = [name for name in _FIELDS if name in item]
+    if there:
+        return next((item[name] for name in there if item[name] is not None), "")
     raise InputError(
         f"A row of the texts has the fields {', '.join(map(str, item))}; expected one of {', '.join(_FIELDS)}. Rename it "
         "(dataset.rename_column('article', 'text')), or give the texts themselves."
@@ -195,9 +201,9 @@ def _text_of(item: Any) -> Any:
 
 def _ids(document: Any) -> list[int]:
     ids = document.tolist() if hasattr(document, "tolist") else document
-    if not isinstance(ids, (list, tuple)) or any(isinstance(i, bool) or not isinstance(i, int) for i in ids):
+    if not isinstance(ids, (list, tuple)) or any(isinstance(i, bool) or not isinstance(i, Integral) for i in ids):
         raise InputError(f"A text is {type(document).__name__}; expected a string or a list of token ids.")
-    return list(ids)
+    return list(map(int, ids))
 
 
 def _file(path: Path) -> Iterable[Any]:
@@ -209,7 +215,10 @@ def _file(path: Path) -> Iterable[Any]:
 
 
 class _File:
-    """A file's documents, read as they are needed: a line of JSON each, or lines of text up to an empty one."""
+    """A file's documents, read as they are needed: a line of JSON each, or lines of text up to an empty one.
+
+    Text that goes on without an empty line is cut where it is longer than what is held at a time.
+    """
 
     def __init__(self, path: Path, json_lines: bool) -> None:
         self.path, self.json_lines = path, json_lines
@@ -222,30 +231,50 @@ class _File:
                         yield self._row(number, line)
                 return
             lines: list[str] = []
-            for line in file:
+            held = 0
+            while line := file.readline(_LONGEST):
                 if line.strip():
                     lines.append(line)
-                elif lines:
+                    held += len(line)
+                if lines and (held >= _LONGEST or not line.strip()):
                     yield "".join(lines).strip()
-                    lines = []
+                    lines, held = [], 0
             if lines:
                 yield "".join(lines).strip()
 
     def _row(self, number: int, line: str) -> Any:
         try:
-            return _text_of(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise FileFormatError(f"{self.path}, line {number}: not JSON ({error}).") from None
+            raise FileFormatError(
+                f"{self.path}, line {number}: not JSON ({error}); expected one text in each line, such as "
+                '{"text": "..."}.'
+            ) from None
+        try:
+            return _text_of(row)
+        except InputError as error:
+            raise InputError(f"{self.path}, line {number}: {error}") from None
 
 
-def open_text(path: Path) -> Any:
-    """A text file, or one packed with gzip."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file, or one packed with gzip.
+
+    Raises:
+        FileFormatError: while it is read, if it is neither.
+    """
+    packed = path.suffix == ".gz"
+    try:
+        # with or without the mark that some editors put in front
+        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path} is not text in UTF-8 ({error.reason}); save it as that.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileFormatError(f"{path} is no whole gzip file ({error}).") from None
 
 
-def _dataset(source: str | Path) -> Any:
+def _dataset(source: str | Path, configuration: str | None = None) -> Any:
     """A Hugging Face dataset: one saved in a folder, or its training split as a stream."""
     try:
         datasets: Any = import_module("datasets")  # no dependency of this library; SAELens brings it along
@@ -255,7 +284,7 @@ def _dataset(source: str | Path) -> Any:
         found = datasets.load_from_disk(str(source))
         return found["train"] if isinstance(found, Mapping) else found
     try:
-        return datasets.load_dataset(str(source), split="train", streaming=True)
+        return datasets.load_dataset(str(source), configuration, split="train", streaming=True)
     except (OSError, ValueError, RuntimeError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"The dataset {str(source)!r} cannot be loaded ({line}).") from None

@@ -22,8 +22,8 @@ def load_task(source: str | Path, model: Any, *, n: int | None = None, seed: int
         seed: of a bundled task's generator.
 
     Returns:
-        A task checked against the model: equal lengths in each pair, answers of one token. Bundled tasks name the spans
-        of tokens that matter ("subject", "last"), as a ``.jsonl`` may.
+        A task that was checked against the model, with equal lengths in each pair and answers of one token. Bundled tasks
+        name the spans of tokens that matter ("subject", "last"), as a ``.jsonl`` may.
 
     Raises:
         InputError: for an unknown name, a missing file, too few words that are single tokens, or a bad row, naming it.

@@ -49,8 +49,8 @@ class Task:
         clean: the prompts that show the behaviour: strings, or lists of token ids (then nothing is prepended).
         corrupted: one minimal counterfactual for each, of the same length in tokens; None where no method or ablation
             needs them (ZERO and MEAN do not).
-        metric: :class:`LogitDiff`, :class:`ProbDiff`, :class:`LogProb`, :class:`NegativeKL`, or any callable
-            ``f(logits, batch) -> [examples]``; higher is the behaviour.
+        metric: :class:`LogitDiff`, :class:`ProbDiff`, :class:`LogProb`, :class:`NegativeKL`, :class:`CrossEntropy`, or any
+            callable ``f(logits, batch) -> [examples]``; higher is the behaviour.
         name: for titles and files.
         prepend_bos: whether strings get the tokenizer's BOS token in front; None follows the model.
         spans: names for token positions, one mapping per example and the same names in each: ``{"subject": (1, 3), "last":
