@@ -206,8 +206,11 @@ def test_results_displays() -> None:
     words = read(curve)
     assert f"{curve.sizes[0]} 0.50" in words
     assert f"{curve.sizes[1]} 0.80" in words
+    assert f"{one.completeness:.2f} [" in words
     comparison = scores_on().compare(scores_on())
     assert "Pearson 1.000" in read(comparison)
+    single = replace(scores_on(), clean=torch.full((1,), 2.5))
+    assert "2.5, one example; corrupted -1" in read(single)
 
 
 def test_a_features_display_shows_the_part_around_the_peak() -> None:
@@ -216,6 +219,15 @@ def test_a_features_display_shows_the_part_around_the_peak() -> None:
     assert "token298" in words
     assert "token200" not in words
     assert "4.000% of 1,000 tokens" in words
+
+
+def test_parts_are_shown_in_a_line() -> None:
+    context = feature().top[0]
+    assert context._repr_html_() == context.to_html()
+    model = sc.load_model("toy", device="cpu")
+    sae = sc.load_dictionaries("toy", model, sites=["resid"])["resid_3"]
+    assert repr(sae) == f"Dictionary(resid_3: {sae.n_features} features, toy/resid_3)"
+    assert repr(scores_on(Graph(2, 4, 2, level="nodes")).top(5)).startswith("Circuit(5 of 11 nodes, task=")
 
 
 def test_a_display_of_a_large_circuit_is_as_small() -> None:
@@ -289,5 +301,5 @@ def test_tokens_have_one_colour_above_0_and_another_below_everywhere() -> None:
     assert "underline" in below
     assert none == ""
     page = sc.Circuit.of(GRAPH, ["input->logits"]).explore().html
-    assert f'"above": "{ABOVE}"' in page or f'"above":"{ABOVE}"' in page
+    assert f"--above: {ABOVE}; --below: {BELOW};" in page
     assert Token("b", -1.0).fill == tint(BELOW, 0.87)

@@ -16,15 +16,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib.style
 import pytest
 import torch
 from browsing import Opened
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 
 import sparse_circuits as sc
 from sparse_circuits.attribution import Contributions
-from sparse_circuits.circuit import FeatureScores, Scores
+from sparse_circuits.circuit import FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.circuit.comparison import pearson, ranks, spearman
 from sparse_circuits.circuit.feature_circuit import EdgeList
 from sparse_circuits.evaluation import Baseline, Curve, Evaluation
@@ -38,6 +40,8 @@ from sparse_circuits.tracing.validation import Moved
 from sparse_circuits.view.figures import Picture
 from sparse_circuits.view.naming import method_name
 from sparse_circuits.view.plots import Plot, plot_interventions, plot_script, plot_similar
+from sparse_circuits.view.plots.frame import Frame
+from sparse_circuits.view.plots.histogram import counted
 from sparse_circuits.view.plots.parts import Axis, Bars, Cells, Panel, Series, shown, ticks_of
 from sparse_circuits.zoo.shift_result import Accuracy, Row, ShiftResult
 
@@ -139,6 +143,15 @@ def trace_comparison() -> TraceComparison:
     return TraceComparison(both, both, both, {"nodes": (31, 31), "edges": (31, 40), "logits": (31, 31)})
 
 
+def spoilt() -> Scores:
+    """Two edges of a0.h0 and one of m2 have no finite score."""
+    scores = scores_on(GRAPH)
+    values = scores.values.clone()
+    for edge, value in (("a0.h0->m0", math.nan), ("a0.h0->logits", math.inf), ("m2->logits", -math.inf)):
+        values[GRAPH.edge_index(edge)] = value
+    return replace(scores, values=values)
+
+
 # Every public class of results by name, with one to draw: a new one must come here, and so have `plot` and a display.
 RESULTS: dict[str, Callable[[], Any]] = {
     "Scores": lambda: scores_on(GRAPH),
@@ -186,6 +199,12 @@ MORE: dict[str, Callable[[], Plot]] = {
     "long prompt": lambda: head(1, tuple(f"t{i}" for i in range(150))).plot(),
     "similar": lambda: plot_similar([Similar("resid_0.f2", 0.9, -0.1), Similar("resid_0.f7", 0.5, 0.2)]),
     "shift": lambda: shift().plot(),
+    "48 layers of 32 heads": lambda: scores_on(Graph(48, 32, 8, level="nodes")).plot(),
+    "some not finite": lambda: spoilt().plot(),
+    "strongest, some not finite": lambda: spoilt().plot(kind="strongest"),
+    "several curves": lambda: Curve((10,), (evaluation(),)).plot(
+        baseline=RESULTS["Baseline"](), beside={f"{'a long name ' * 6}{i}": Curve((20,), (evaluation(),)) for i in "ab"}
+    ),
 }
 EVERY: dict[str, Callable[[], Plot]] = {
     **{name: lambda make=make: make().plot() for name, make in RESULTS.items()},
@@ -316,6 +335,59 @@ def test_strongest_parts_with_intervals_of_their_means() -> None:
         assert [low, high] == pytest.approx(ends)
         assert low <= value <= high
     assert not [mark for mark in scores_on(GRAPH).plot(kind="strongest").panels[0].marks if isinstance(mark, Series)]
+
+
+def test_what_is_not_finite_is_grey_in_both_drawings_not_ranked_and_said() -> None:
+    scores = spoilt()
+    plot = scores.plot()
+    assert plot.note.endswith("; the scores of 2 nodes are not finite")
+    grey, drawn = plot.figure().data
+    there = [[value is None for value in row] for row in drawn.z]
+    assert there == [[value is not None for value in row] for row in grey.z]
+    names = [name for name, value in cells(plot).items() if value - value != 0]
+    assert names == ["m2", "a0.h0"]
+    (mesh,) = plot.picture().axes[0].collections
+    mesh.update_scalarmappable()
+    off = [cell for row in there for cell in row]
+    colours = {tuple(colour) for colour, is_off in zip(mesh.get_facecolors(), off, strict=True) if is_off}
+    assert colours == {to_rgba("#A9AFB7")}
+    strongest = scores.plot(kind="strongest", n=5)
+    finite = {name: value for name, value in scores.to_dict().items() if value - value == 0}
+    assert list(bars(strongest)) == sorted(finite, key=lambda name: -abs(finite[name]))[:5]
+    assert strongest.note.endswith("; the scores of 3 edges are not finite")
+    one = evaluation()
+    one.per_example[3] = -math.inf
+    plot = one.plot()
+    assert plot.note.startswith("faithfulness undefined; dots: examples; ")
+    assert plot.note.endswith("; without a mean where the metric of an example is not finite")
+
+
+def test_one_example_has_no_interval() -> None:
+    features, parts, traced = feature_scores(1), contributions(), validation()
+    parts = replace(parts, preactivation=parts.preactivation[:1], values=parts.values[:1], bias=parts.bias[:1])
+    traced = replace(traced, clean=traced.clean[:1], ablated=traced.ablated[:1], separate=traced.separate[:, :1])
+    plots = (
+        scores_on(GRAPH, 1).plot(kind="strongest"),
+        features.plot(),
+        parts.plot(),
+        traced.plot(),
+        evaluation(n=1).plot(),
+    )
+    for plot in plots:
+        assert "bootstrap" not in plot.note
+        (panel, *_) = plot.panels
+        assert not any(low == low for mark in panel.marks if isinstance(mark, Series) for low in mark.low)
+        assert not any("[" in text for mark in panel.marks for text in mark.texts)
+        for trace in plot.figure().data:
+            assert not any(trace.error_x.array or ())
+    assert plots[-1].note.startswith("faithfulness 0.8")
+
+
+def test_error_bars_have_ends() -> None:
+    (axes,) = evaluation().plot().picture().axes
+    ends = [line for line in axes.lines if line.get_marker() == "|"]
+    assert len(ends) == 2
+    assert all(line.get_markeredgewidth() == 1 for line in ends)
 
 
 def test_strongest_features_with_error_terms_marked() -> None:
@@ -451,6 +523,12 @@ def test_one_size_of_a_curve_has_its_interval_and_what_is_undefined_is_said() ->
         both = Curve((0, 10), (undefined(), evaluation())).plot()
     assert both.note.startswith("undefined at 1 of 2 sizes")
     assert both.panels[0].x.label == f"edges in the circuit (of {GRAPH.size:,})"
+    neurons = replace(evaluation(), circuit=scores_on(GRAPHS["neurons"]).top(5))
+    many = Curve((10,), (evaluation(),)).plot(beside={str(i): Curve((10,), (evaluation(),)) for i in range(7)})
+    looks = {(mark.colour, mark.mark) for mark in marks(many, Series)}
+    assert len(looks) == 9  # with the curve itself, and completeness
+    mixed = Curve((10,), (evaluation(),)).plot(beside={"neurons": Curve((5,), (neurons,))})
+    assert mixed.panels[0].x.label == "edges or neurons in the circuit"
 
 
 def test_feature_scores_are_compared_over_what_either_has() -> None:
@@ -513,6 +591,8 @@ def test_interventions_share_what_is_alike() -> None:
     plot = plot_interventions({"one": one, "two": other})
     assert plot.panels[0].y.names == ("whole model", "one", "two", "empty circuit (one)", "empty circuit (two)")
     assert "patch, mean ablation" in plot.note
+    by_size = plot_interventions({20: [1.0, 2.0]})  # pyright: ignore[reportArgumentType]
+    assert by_size.panels[0].y.names == ("20",)
 
 
 def test_baseline_histogram_counts_every_circuit_and_shows_the_circuit_itself() -> None:
@@ -549,6 +629,13 @@ def test_stability_draws_intervals_and_greys_what_does_not_hold() -> None:
         assert (mark.low[0], mark.high[0]) == pytest.approx(stability.interval(name))
         assert (mark.colour == "#A9AFB7") == (name not in holds)
     assert 0 < len(holds) < 12
+
+
+def test_stability_of_scores_without_sign() -> None:
+    scores = scores_on(GRAPH, 8, signed=False)
+    plot = replace(scores, values=scores.values.abs(), per_example=scores.per_example).stability(12).plot()
+    assert "blue" not in plot.note
+    assert {mark.colour for mark in marks(plot, Series)} <= {"#A9AFB7", "#5A6068"}
 
 
 def test_contributions_add_up_to_the_preactivation() -> None:
@@ -661,10 +748,35 @@ def check_readable(figure: Picture) -> None:
             if labels and labels[0].get_rotation() == 0:
                 for one, other in pairwise(sorted(boxes, key=lambda box: (box.x0 + box.x1, box.y0))):
                     assert one.x1 <= other.x0 + 0.5 or one.y1 <= other.y0 + 0.5 or other.y1 <= one.y0 + 0.5
+    for legend in figure.legends:
+        box = legend.get_window_extent(renderer)
+        assert frame.x0 <= box.x0
+        assert box.x1 <= frame.x1
+        assert all(box.y1 <= axes.get_tightbbox(renderer).y0 + 1 for axes in figure.axes)
     for text in figure.texts:
         box = Text.get_window_extent(text, renderer)
         assert box.x1 <= frame.x1
         assert all(box.y0 >= axes.get_window_extent(renderer).y1 for axes in figure.axes)
+
+
+def test_counts_have_ticks_at_whole_numbers_and_tokens_all_have_theirs() -> None:
+    for most, step in ((0, 1), (3, 1), (8, 1), (9, 2), (20, 5), (402, 100), (10_000, 2000)):
+        axis = counted("n", [0, most])
+        assert [at for at, _ in axis.ticks] == list(range(0, most + 1, step))
+        assert axis.limits is not None
+        assert axis.limits[0] == 0 < most + 1e-9 < axis.limits[1]
+    tokens = ("<s>", "a", "to", "the", "of", "is") * 4
+    (panel,) = head(1, tokens).plot().panels
+    ticks = Frame.of(head(1, tokens).plot()).ticks(panel)
+    assert [axis.texts for axis in ticks if axis is not None] == [tokens, tokens]
+
+
+def test_the_scale_of_a_tall_heatmap_stays_slim(drawn: Callable[[str], Plot]) -> None:
+    picture = drawn("48 layers of 32 heads").picture()
+    FigureCanvasAgg(picture).draw()
+    (bar,) = [axes.get_window_extent() for axes in picture.axes if axes.get_label() == "<colorbar>"]
+    assert bar.width < 0.2 * picture.dpi
+    assert bar.height < 5.5 * picture.dpi
 
 
 def test_labels_are_cut_in_the_middle_and_made_visible() -> None:
@@ -715,6 +827,22 @@ def test_saved_files_are_the_same_every_time_and_well_formed(
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{i}{e}" for i in (0, 1) for e in (".svg", ".png", ".pdf", ".html")
     }
+
+
+def test_pictures_do_not_take_on_the_users_style(tmp_path: Path) -> None:
+    def drawn(name: str) -> list[bytes]:
+        plot, circuit = scores_on(GRAPH).plot(), scores_on(GRAPH).top(9)
+        features = FeatureCircuit(FeatureGraph(PLACES, 2, 8), torch.arange(0, 60, 7))
+        for i, save in enumerate((plot.save, circuit.plot, features.plot)):
+            save(tmp_path / f"{name}{i}.svg")
+        plot.picture().savefig(tmp_path / f"{name}3.svg", metadata={"Date": None})
+        return [(tmp_path / f"{name}{i}.svg").read_bytes() for i in range(4)]
+
+    plain = drawn("plain")
+    chosen = {"lines.marker": "x", "font.size": 20, "axes.grid": True, "savefig.bbox": "tight", "svg.fonttype": "path"}
+    with matplotlib.style.context(["dark_background", chosen]):
+        assert drawn("styled") == plain
+        assert matplotlib.rcParams["lines.marker"] == "x"
 
 
 def test_a_plot_is_saved_by_every_method_that_makes_one(tmp_path: Path) -> None:
@@ -837,7 +965,11 @@ def test_bad_input_is_refused() -> None:
         (lambda: scores.compare(replace(scores, values=scores.values * math.nan)), "not finite"),
         (lambda: features.compare(features, kind="both"), "expected 'nodes' or 'edges'"),
         (lambda: features.compare(replace(features, edge_list=None), kind="edges"), "have no edges"),
-        (lambda: plot_interventions({}), "at least one evaluation"),
+        (lambda: plot_interventions({}), r"results=\{\}\): expected at least one evaluation"),
+        (lambda: plot_interventions(evaluation()), "results=Evaluation.*by name"),  # pyright: ignore[reportArgumentType]
+        (lambda: RESULTS["Curve"]().plot(beside=[RESULTS["Curve"]()]), "expected other curves by name"),
+        (lambda: RESULTS["Curve"]().plot(beside={"EAP": evaluation()}), "expected other curves by name"),
+        (lambda: RESULTS["Curve"]().plot(baseline=0.1), "what random_baseline returns"),
         (lambda: plot_interventions({"x": torch.zeros(2, 2)}), "'x' is Tensor; expected an Evaluation"),
         (lambda: plot_interventions({"x": []}), "expected an Evaluation"),
         (lambda: plot_interventions({"x": "text"}), "'x' is str"),

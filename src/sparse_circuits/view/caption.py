@@ -23,7 +23,7 @@ def headline(
     if evaluation is not None:
         value = interval(evaluation.faithfulness, evaluation.faithfulness_interval)
         parts.append(f"faithfulness {value} under {evaluation.ablation} ablation")
-    if baseline is not None:
+    if baseline is not None and baseline.median == baseline.median:
         parts.append(f"random circuits of this size: {baseline.median:z.2f} (median of {len(baseline.evaluations)})")
     if shown.size < circuit.size:
         parts.append(f"only the {shown.size:,} strongest {circuit.graph.thing}s are drawn")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, cycle
+from itertools import chain, cycle, product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sparse_circuits.errors import InputError
+from sparse_circuits.evaluation import Baseline, Curve
 from sparse_circuits.view.naming import about
 from sparse_circuits.view.plots.colours import BESIDE
 from sparse_circuits.view.plots.parts import Axis, Panel, Rule, Series, Shape
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
 from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
-
-if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Baseline, Curve
 
 _LABELS = {"faithfulness": "faithfulness (95% interval)", "completeness": "completeness (everything else)"}
 
@@ -42,7 +39,7 @@ def plot_curve(
         name: of the curve itself, where others are beside it; by default its level.
 
     Raises:
-        InputError: for an ending that is not known, or a curve without evaluations.
+        InputError: for an ending that is not known, a curve without evaluations, or anything but curves and baselines beside.
     """
     if path is not None:
         check_plot_path(path)
@@ -50,10 +47,17 @@ def plot_curve(
         raise InputError("plot_curve(curve=...): expected a curve with at least one evaluation.")
     first = curve.evaluations[0]
     graph, known = first.circuit.graph, first.circuit.provenance
-    others = dict(beside or {})
+    baselines = [] if baseline is None else list(baseline) if isinstance(baseline, Sequence) else [baseline]
+    if not all(isinstance(one, Baseline) for one in baselines):
+        raise InputError("plot_curve(baseline=...): expected what random_baseline returns, or a list of that.")
+    by_name = isinstance(beside, Mapping) and all(isinstance(other, Curve) for other in beside.values())
+    if beside is not None and not by_name:
+        raise InputError("plot_curve(beside=...): expected other curves by name, such as {'EAP': curve}.")
+    others = {str(label): other for label, other in (beside or {}).items()}
+    looks = product(("square", "diamond", "circle"), BESIDE)
     marks = [
-        _line(other, "faithfulness", colour, "square", label)
-        for (label, other), colour in zip(others.items(), cycle(BESIDE))
+        _line(other, "faithfulness", colour, mark, label)
+        for (label, other), (mark, colour) in zip(others.items(), cycle(looks))
     ]
     # above the others, which may be much the same
     marks.append(
@@ -61,17 +65,18 @@ def plot_curve(
     )
     if any(e.completeness is not None for e in curve.evaluations):
         marks.append(_line(curve, "completeness", OPPOSES, "square"))
-    baselines = [] if baseline is None else list(baseline) if isinstance(baseline, Sequence) else [baseline]
     marks.append(_random(baselines))
 
     sizes = [
         n for n in chain(curve.sizes, *(other.sizes for other in others.values()), (b.size for b in baselines)) if n
     ]
     total = graph.size if curve.total is None else curve.total
-    of_all = f"of {total:,} with a score" if graph.level == "features" and curve.total is not None else f"of {total:,}"
+    of_all = f" (of {total:,}{' with a score' if graph.level == 'features' and curve.total is not None else ''})"
+    kinds = dict.fromkeys(e.circuit.graph.thing for other in (curve, *others.values()) for e in other.evaluations[:1])
+    things = " or ".join(f"{kind}s" for kind in kinds)
     limits = (0.8 * min(sizes, default=1), 1.25 * max(total, *sizes, 1))
     panel = Panel(
-        Axis(f"{graph.thing}s in the circuit ({of_all})", log=True, limits=limits),
+        Axis(f"{things} in the circuit{of_all if len(kinds) == 1 else ''}", log=True, limits=limits),
         Axis(f"faithfulness under {first.ablation} ablation"),
         tuple(mark for mark in marks if mark is not None),
         (Rule(1.0, label="whole model"), Rule(0.0, label="empty circuit")),

@@ -206,35 +206,37 @@ def of_evaluation(evaluation: Evaluation) -> str:
         ("size", f"{circuit.size:,} of {circuit.graph.size:,} {circuit.graph.thing}s"),
         ("ablation", _ablation(evaluation)),
         ("faithfulness", _faithful(evaluation)),
+        ("completeness", _complete(evaluation)),
     ]
-    if evaluation.completeness is not None and evaluation.completeness_interval is not None:
-        facts.append(("completeness", interval(evaluation.completeness, evaluation.completeness_interval)))
     means = [("whole model", evaluation.clean), ("circuit", evaluation.per_example)]
     means += [] if evaluation.complement is None else [("everything else", evaluation.complement)]
     means += [("empty circuit", evaluation.empty)]
     rows = [(name, f"{float(values.double().mean()):.4g}") for name, values in means]
-    return card("Evaluation", facts, grid(("metric", f"mean of {len(evaluation.clean):,} examples"), rows))
+    return card("Evaluation", facts, grid(("metric", _mean_of(len(evaluation.clean))), rows))
 
 
 def of_curve(curve: Curve) -> str:
     if not curve.evaluations:
         return card("Curve", [("sizes", "none")])
     first = curve.evaluations[0]
-    rows = [(f"{e.circuit.size:,}", _faithful(e)) for e in curve.evaluations[:20]]
     total = first.circuit.graph.size if curve.total is None else curve.total
+    complete = any(e.complement is not None for e in curve.evaluations)
+    headings = (f"{first.circuit.graph.thing}s of {total:,}", "faithfulness", *["completeness"] * complete)
+    rows = [(f"{e.circuit.size:,}", _faithful(e), *[_complete(e)] * complete) for e in curve.evaluations[:20]]
     area = interval(curve.area, curve.area_interval)
     facts = [*_about(first.circuit.provenance), ("ablation", first.ablation), ("area under it", area)]
-    return card("Curve", facts, grid((f"{first.circuit.graph.thing}s of {total:,}", "faithfulness"), rows))
+    return card("Curve", facts, grid(headings, rows))
 
 
 def of_baseline(baseline: Baseline) -> str:
     thing = baseline.evaluations[0].circuit.graph.thing if baseline.evaluations else "edge"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        median, bounds = baseline.median, baseline.interval
+        median, (low, high) = baseline.median, baseline.interval
+    says = f"median {median:z.2f}, central 95% [{low:z.2f}, {high:z.2f}]"
     facts = [
         ("circuits", f"{len(baseline.evaluations):,} random ones of {baseline.size:,} {thing}s"),
-        ("faithfulness", f"median {interval(median, bounds)}, central 95%"),
+        ("faithfulness", says if median == median else interval(median, (low, high))),
     ]
     return card("Baseline", facts)
 
@@ -244,7 +246,7 @@ def of_contributions(made: Contributions) -> str:
     listed = list(values.items())[:_SHOWN]
     facts = [
         ("feature", made.node),
-        ("pre-activation", f"{float(made.preactivation.mean()):.4g}, mean of {len(made.preactivation):,} examples"),
+        ("pre-activation", f"{float(made.preactivation.mean()):.4g}, {_mean_of(len(made.preactivation))}"),
     ]
     return card("Contributions", facts, ranked("largest contributions", listed, False, len(values)))
 
@@ -255,12 +257,9 @@ def of_feature(feature: Feature) -> str:
         f"{feature.density:.3%} of {feature.tokens:,} tokens, mean {feature.mean:.3g}, highest {feature.highest:.3g}"
     )
     facts: list[tuple[str, str | None]] = [("label", feature.label), ("fires on", fires if feature.tokens else None)]
-    for what, pairs in (
-        ("promotes", feature.promoted),
-        ("suppresses", feature.suppressed),
-        ("similar", feature.similar),
-    ):
-        facts.append((what, ", ".join(f"{name!r} {value:+.2f}" for name, value in pairs[:6])))
+    for what, pairs in (("promotes", feature.promoted), ("suppresses", feature.suppressed)):
+        facts.append((what, ", ".join(f"{token!r} {value:+.2f}" for token, value in pairs[:6])))
+    facts.append(("similar", ", ".join(f"{name} {value:+.2f}" for name, value in feature.similar[:5])))
     contexts = "".join(
         f'<div style="margin:1px 0"><span style="opacity:.7">{context.value:.2f}</span> {_around(context).to_html(scale)}</div>'
         for context in feature.top[:_CONTEXTS]
@@ -286,7 +285,7 @@ def _about(known: Mapping[str, Any]) -> Facts:
 
 def _scored(scores: Scores | FeatureScores) -> Facts:
     mean = float(scores.clean.double().mean()) if len(scores.clean) else float("nan")
-    metric = f"{mean:.4g}, mean of {len(scores.clean):,} examples"
+    metric = f"{mean:.4g}, {_mean_of(len(scores.clean))}"
     if scores.corrupted is not None:
         metric += f"; corrupted {float(scores.corrupted.double().mean()):.4g}"
     gap = None if scores.convergence_gap is None else f"{scores.convergence_gap:.3g}"
@@ -327,6 +326,15 @@ def _faithful(evaluation: Evaluation) -> str:
     with warnings.catch_warnings():  # the text says so
         warnings.simplefilter("ignore")
         return interval(evaluation.faithfulness, evaluation.faithfulness_interval)
+
+
+def _complete(evaluation: Evaluation) -> str:
+    value, bounds = evaluation.completeness, evaluation.completeness_interval
+    return "" if value is None or bounds is None else interval(value, bounds)
+
+
+def _mean_of(n: int) -> str:
+    return f"mean of {n:,} examples" if n != 1 else "one example"
 
 
 def _around(context: Context) -> Context:

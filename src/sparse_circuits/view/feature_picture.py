@@ -15,7 +15,7 @@ from sparse_circuits.view.caption import flowed, interval, percent, wrapped
 from sparse_circuits.view.feature_layout import place_features
 from sparse_circuits.view.feature_legend import legend_of_features
 from sparse_circuits.view.feature_look import Look
-from sparse_circuits.view.figures import Picture, check_path, save
+from sparse_circuits.view.figures import Picture, check_path, own_style, save
 from sparse_circuits.view.naming import about, asked_for
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MAX_NODES, MAX_EDGES = 150, 250
 _LINE = 0.21  # height of a line of small text, in inches
 
 
+@own_style()
 def draw_feature_circuit(
     circuit: FeatureCircuit,
     path: str | Path | None = None,
@@ -132,7 +133,7 @@ def _caption(
         errors = {"keep": ", all errors kept", "remove": ", all errors removed"}.get(evaluation.errors or "", "")
         start = f" from layer {evaluation.start_layer}" if evaluation.start_layer else ""
         parts.append(f"faithfulness {value} under {evaluation.ablation} ablation{start}{errors}")
-    if baseline is not None:
+    if baseline is not None and baseline.median == baseline.median:
         n = len(baseline.evaluations)
         parts.append(f"random features, as many per site: {baseline.median:z.2f} (median of {n})")
     if shown.size < circuit.size:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 
 from sparse_circuits.circuit.files import write_atomically
@@ -24,12 +26,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+@contextmanager
+def own_style() -> Iterator[None]:
+    """matplotlib's defaults instead of the style that the user has set: what is drawn goes together in its own colours."""
+    with matplotlib.style.context(["default", _STYLE]):
+        yield
+
+
 class Picture(Figure):
     """A matplotlib figure that notebooks show, whether or not pyplot was ever imported."""
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """As a figure's, without a warning for each character of a token that matplotlib's font lacks."""
-        with warnings.catch_warnings():
+        """As a figure's, in the library's own style, without a warning for each character that matplotlib's font lacks."""
+        with warnings.catch_warnings(), own_style():
             warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
             super().savefig(*args, **kwargs)
 
@@ -91,5 +100,4 @@ def svg_of(figure: Picture) -> str:
 
 def _write(figure: Picture, to: Path | BytesIO, ending: str, dpi: float | None = None) -> None:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(to, format=ending, dpi=dpi or figure.fitting_dpi, metadata=undated)
+    figure.savefig(to, format=ending, dpi=dpi or figure.fitting_dpi, metadata=undated)

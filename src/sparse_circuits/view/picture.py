@@ -12,7 +12,7 @@ from sparse_circuits.errors import InputError
 from sparse_circuits.view import marks
 from sparse_circuits.view.caption import flowed, headline, wrapped
 from sparse_circuits.view.contents import Contents
-from sparse_circuits.view.figures import Picture, check_path, save
+from sparse_circuits.view.figures import Picture, check_path, own_style, save
 from sparse_circuits.view.layout import Layout
 from sparse_circuits.view.legend import legend_of_boxes, legend_rows
 from sparse_circuits.view.strokes import Strokes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LINE = 0.21  # height of a line of small text, in inches
 
 
+@own_style()
 def draw_circuit(
     circuit: Circuit,
     path: str | Path | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 from sparse_circuits.tracing.trace import Trace
 from sparse_circuits.view import feature_marks, marks, trace_marks
 from sparse_circuits.view.caption import flowed, wrapped
-from sparse_circuits.view.figures import Picture, check_path, save
+from sparse_circuits.view.figures import Picture, check_path, own_style, save
 from sparse_circuits.view.trace_card import Cards
 from sparse_circuits.view.trace_layout import place_trace
 from sparse_circuits.view.trace_legend import caption_of, legend_of_trace
@@ -21,6 +21,7 @@ MAX_NODES, MAX_EDGES = 60, 300
 _LINE = 0.21  # height of a line of small text, in inches
 
 
+@own_style()
 def draw_trace(
     trace: Trace,
     path: str | Path | None = None,

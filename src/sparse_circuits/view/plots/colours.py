@@ -8,7 +8,7 @@ from sparse_circuits.view.strokes import CARRIES, NEUTRAL, OPPOSES
 INK = "#1B1F24"
 FAINT = "#5A6068"
 GRID = "#E4E7EB"
-NOTHING = "#F1F2F4"  # cells that stand for nothing
+MUTED = "#A9AFB7"  # cells without a number, parts that do not hold
 UNSIGNED = "#4B3A7A"
 # of the same palette as the colours of signs (Okabe and Ito 2008)
 BESIDE = ("#009E73", "#CC79A7", "#E69F00")

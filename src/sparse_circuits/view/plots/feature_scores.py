@@ -10,10 +10,11 @@ import torch
 
 from sparse_circuits.errors import InputError
 from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_kind, check_n, heading
-from sparse_circuits.view.plots.heatmap import heatmap, strongest_rows
+from sparse_circuits.view.plots.heatmap import heatmap
 from sparse_circuits.view.plots.intervals import of_mean
 from sparse_circuits.view.plots.parts import shown
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
+from sparse_circuits.view.plots.strongest import not_finite, strongest, strongest_rows
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import FeatureScores
@@ -64,7 +65,7 @@ def is_error(name: str) -> bool:
 
 
 def _strongest(scores: FeatureScores, n: int, title: str | None) -> Plot:
-    order = torch.nan_to_num(scores.node_values, 0.0).abs().argsort(descending=True, stable=True)[:n]
+    order = strongest(scores.node_values, n)
     names = [scores.graph.name_of(i) for i in scores.node_ids[order].tolist()]
     sample = scores.of_examples(scores.node_ids[order])
     intervals = None if sample is None else of_mean(sample)
@@ -80,11 +81,12 @@ def _strongest(scores: FeatureScores, n: int, title: str | None) -> Plot:
         notes.append("hatched: error terms")
     if intervals is not None:
         notes.append("bars: 95% bootstrap interval over examples")
-    return Plot(_title(scores, "Strongest nodes", title), (panel,), "; ".join(notes))
+    note = "; ".join(notes) + not_finite(scores.node_values, "nodes")
+    return Plot(_title(scores, "Strongest nodes", title), (panel,), note)
 
 
 def _by_prompt(scores: FeatureScores, n: int, prompts: Sequence[str] | None, title: str | None) -> Plot:
-    order = torch.nan_to_num(scores.node_values, 0.0).abs().argsort(descending=True, stable=True)[:n]
+    order = strongest(scores.node_values, n)
     sample = scores.of_examples(scores.node_ids[order])
     if sample is None:
         raise InputError(
@@ -105,7 +107,8 @@ def _by_prompt(scores: FeatureScores, n: int, prompts: Sequence[str] | None, tit
         x="example",
     )
     note = f"the {len(names)} strongest of {len(scores.node_ids):,} nodes, strongest first"
-    return Plot(_title(scores, "Effects by example", title), (panel,), f"{note}; {SIGNS}" if scores.signed else note)
+    note += (f"; {SIGNS}" if scores.signed else "") + not_finite(scores.node_values, "nodes")
+    return Plot(_title(scores, "Effects by example", title), (panel,), note)
 
 
 def _by_position(scores: FeatureScores, n: int, _: Sequence[str] | None, title: str | None) -> Plot:
@@ -131,7 +134,8 @@ def _by_position(scores: FeatureScores, n: int, _: Sequence[str] | None, title: 
         x="position",
     )
     note = f"the {len(names)} strongest of {len(nodes):,} nodes, in the model's order"
-    return Plot(_title(scores, "Effects by position", title), (panel,), f"{note}; {SIGNS}" if scores.signed else note)
+    note += (f"; {SIGNS}" if scores.signed else "") + not_finite(values.sum(1), "nodes")
+    return Plot(_title(scores, "Effects by position", title), (panel,), note)
 
 
 def _title(scores: FeatureScores, what: str, title: str | None) -> str:

@@ -9,6 +9,7 @@ from sparse_circuits.errors import InputError
 from sparse_circuits.view.plots.bars import Part, bar_panel, check_n
 from sparse_circuits.view.plots.colours import NEUTRAL
 from sparse_circuits.view.plots.heatmap import heatmap
+from sparse_circuits.view.plots.histogram import counted
 from sparse_circuits.view.plots.parts import Axis, Bars, Panel, shown
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
 
@@ -59,7 +60,7 @@ def _activations(feature: Feature) -> Panel:
     )
     ticks = tuple((float(i), f"{edge:.2g}") for i, edge in enumerate(edges))
     axis = Axis("|value|", ticks=ticks, limits=(-0.1, max(n, 1) + 0.1))
-    return Panel(axis, Axis("tokens"), (bars,), title="values where it fires", size=(5.4, 3.8))
+    return Panel(axis, counted("tokens", counts), (bars,), title="values where it fires", size=(5.4, 3.8))
 
 
 def plot_head(

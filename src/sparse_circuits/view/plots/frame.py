@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +12,10 @@ from sparse_circuits.view.plots.parts import CHARACTER, Cells, Panel, Rule, Seri
 if TYPE_CHECKING:
     from sparse_circuits.view.plots.plot import Plot
 
+LONGEST_BAR = 5.0  # of colours
 _COLOUR_BAR = 0.95
 _LEGEND_LINE = 0.26
+_ENTRY, _SAMPLE = 0.069, 0.48  # of a legend: a character, and what stands beside a name
 RULE_LINE = 0.17
 
 Align = Literal["left", "center", "right"]
@@ -33,7 +36,8 @@ class Frame:
     """A plot's measures in inches.
 
     Attributes:
-        titles, notes: lines of text above the panels. head: height of these. foot: height of the legend.
+        titles, notes: lines of text above the panels. head: height of these.
+        foot: height of the legend. entries: how many of its entries stand side by side.
         widths, heights: of columns and rows of panels.
     """
 
@@ -41,6 +45,7 @@ class Frame:
     notes: tuple[str, ...]
     head: float
     foot: float
+    entries: int
     widths: tuple[float, ...]
     heights: tuple[float, ...]
 
@@ -53,9 +58,11 @@ class Frame:
         title = shown(plot.title, 400)
         titles = tuple(wrap(title, max(20, int(sum(widths) * 10))))
         notes = tuple(wrap(shown(plot.note, 1000), max(24, int(sum(widths) * 13))))
-        named = {mark.name for panel in plot.panels for mark in panel.marks if isinstance(mark, Series)} - {""}
-        foot = _LEGEND_LINE * -(-len(named) // 3)
-        return cls(titles, notes, 0.16 + 0.2 * len(titles) + 0.16 * len(notes), foot, widths, heights)
+        named = {mark.legend: None for panel in plot.panels for mark in panel.marks if isinstance(mark, Series)}
+        names = list(filter(None, named))
+        entries = _side_by_side(names, sum(widths))
+        foot = _LEGEND_LINE * -(-len(names) // entries)
+        return cls(titles, notes, 0.16 + 0.2 * len(titles) + 0.16 * len(notes), foot, entries, widths, heights)
 
     @property
     def width(self) -> float:
@@ -85,6 +92,18 @@ class Frame:
         x = ticks_of(panel.x, width - left - right, "x")
         low = 0.22 if x is None or not x.aslant else 0.15 + 0.68 * CHARACTER * x.longest
         return x, y, Pads(left, right, top, low + 0.3 * bool(panel.x.label) + 0.05)
+
+
+def _side_by_side(names: list[str], width: float) -> int:
+    """How many entries of a legend stand side by side in a width, three at most; the legend is filled column by column."""
+    for n in (3, 2):
+        if n <= len(names):
+            rows, more = divmod(len(names), n)
+            ends = [i * rows + min(i, more) for i in range(n + 1)]
+            longest = sum(max(map(len, names[a:b])) for a, b in pairwise(ends))
+            if _ENTRY * longest + _SAMPLE * n <= width:
+                return n
+    return 1
 
 
 def labels_above(panel: Panel) -> dict[Rule, tuple[int, Align]]:

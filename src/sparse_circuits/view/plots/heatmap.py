@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
-from sparse_circuits.view.plots.parts import CHARACTER, Axis, Cells, Panel, shown
+from sparse_circuits.view.plots.parts import CHARACTER, LONGEST_BELOW, Axis, Cells, Panel, shown
 from sparse_circuits.view.strokes import largest
 
 _CELL = (0.34, 0.27)  # inches, where there is room
@@ -30,7 +28,7 @@ def heatmap(
     widest: float = 10.0,
     cell: tuple[float, float] = _CELL,
 ) -> Panel:
-    """A panel of cells; NaN where there is nothing.
+    """A panel of cells; those that are not finite are grey.
 
     Args:
         values: ``[rows, columns]``.
@@ -42,12 +40,9 @@ def heatmap(
     n_rows, n_columns = values.shape
     names = CHARACTER * max((len(shown(row)) for row in rows), default=0)
     across = min(cell[0], max(0.02, (widest - names - 1.6) / max(1, n_columns)))
-    below = 0.68 * CHARACTER * max((len(shown(column)) for column in columns), default=0)
+    below = 0.68 * CHARACTER * max((len(shown(column, LONGEST_BELOW)) for column in columns), default=0)
     height = min(cell[1], 14.0 / max(1, n_rows)) * max(3, n_rows)
-    texts = tuple(
-        tuple(f"{say(i, j)}\n{'none' if math.isnan(v) else f'{v:.4g}'}" for j, v in enumerate(row))
-        for i, row in enumerate(values.tolist())
-    )
+    texts = tuple(tuple(f"{say(i, j)}\n{v:.4g}" for j, v in enumerate(row)) for i, row in enumerate(values.tolist()))
     cells = Cells(
         tuple(map(tuple, values.double().tolist())),
         texts,
@@ -57,9 +52,3 @@ def heatmap(
     )
     size = (max(_SMALLEST, names + 1.9 + across * n_columns), max(2.6, height + 1.0 + below))
     return Panel(Axis(x, tuple(columns)), Axis(y, tuple(rows)), (cells,), (), title, size)
-
-
-def strongest_rows(values: Tensor, n: int) -> Tensor:
-    """The ``n`` rows with the largest entries, in their order: int64."""
-    sizes = torch.nan_to_num(values, 0.0).abs().amax(1) if values.shape[1] else torch.zeros(len(values))
-    return sizes.argsort(descending=True, stable=True)[:n].sort().values

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import count, pairwise
 
 import torch
 from torch import Tensor
 
 from sparse_circuits.view.plots.colours import NEUTRAL
 from sparse_circuits.view.plots.parts import Axis, Bars, Panel, Rule
+
+_TICKS = 8  # of a counted axis, at most, above 0
 
 
 def histogram(values: Tensor, x: str, y: str, rules: tuple[Rule, ...] = (), bins: int = 40) -> Panel:
@@ -31,4 +34,13 @@ def histogram(values: Tensor, x: str, y: str, rules: tuple[Rule, ...] = (), bins
         width=0.94 * (high - low) / bins,
     )
     margin = 0.03 * (high - low)
-    return Panel(Axis(x, limits=(low - margin, high + margin)), Axis(y), (bars,), rules, size=(7.2, 3.8))
+    return Panel(Axis(x, limits=(low - margin, high + margin)), counted(y, counts), (bars,), rules, size=(7.2, 3.8))
+
+
+def counted(label: str, counts: Sequence[int]) -> Axis:
+    """An axis of whole numbers from 0, with ticks at some of these and at nothing in between."""
+    most = max(counts, default=0)
+    steps = (factor * 10**power for power in count() for factor in (1, 2, 5))
+    step = next(step for step in steps if most <= _TICKS * step)
+    ticks = tuple((float(n), f"{n:,}") for n in range(0, most + 1, step))
+    return Axis(label, ticks=ticks, limits=(0.0, 1.05 * max(1, most)))

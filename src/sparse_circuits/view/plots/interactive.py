@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.view.plots import colours
-from sparse_circuits.view.plots.frame import RULE_LINE, Align, Frame, labels_above
+from sparse_circuits.view.plots.frame import LONGEST_BAR, RULE_LINE, Align, Frame, labels_above
 from sparse_circuits.view.plots.parts import Axis, Bars, Cells, Panel, Rule, Series, Ticks
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sparse_circuits.view.plots.plot import Plot
 
 _PIXELS = 96  # in an inch
-_LONGEST_BAR = 5.0  # inches, of colours
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _CONFIG = {"displaylogo": False, "responsive": False, "toImageButtonOptions": {"format": "svg"}}
 _START = """
@@ -176,32 +175,40 @@ class _Spec:
     def _cells(self, mark: Cells, place: dict[str, str], x: tuple[float, float], y: tuple[float, float]) -> None:
         rows, columns = len(mark.values), len(mark.values[0]) if mark.values else 0
         gap = 1 if rows * columns <= 2500 else 0
+        values = [[_finite(value) for value in row] for row in mark.values]
+        cells = {
+            "type": "heatmap",
+            "x": list(range(columns)),
+            "y": list(range(rows)),
+            "xgap": gap,
+            "ygap": gap,
+            **place,
+        }
+        missing = [[1 if value is None else None for value in row] for row in values]
+        if any(1 in row for row in missing):  # plotly leaves such cells empty, as if they were 0
+            grey = [[0, colours.MUTED], [1, colours.MUTED]]
+            self.data.append({**cells, "z": missing, "colorscale": grey, "showscale": False, "hoverinfo": "skip"})
         self.data.append(
             {
-                "type": "heatmap",
-                "z": [[_finite(value) for value in row] for row in mark.values],
-                "x": list(range(columns)),
-                "y": list(range(rows)),
+                **cells,
+                "z": values,
                 "hovertext": [[_lines(text) for text in row] for row in mark.texts],
                 "hoverinfo": "text",
                 "colorscale": [list(stop) for stop in colours.scale(mark.signed)],
                 "zmin": -mark.largest if mark.signed else 0,
                 "zmax": mark.largest,
-                "xgap": gap,
-                "ygap": gap,
                 "colorbar": {
                     "title": {"text": _plain(mark.label), "side": "right", "font": {"size": 11}},
                     "x": x[1] + 0.08 / self.frame.width,
                     "xanchor": "left",
                     "y": (y[0] + y[1]) / 2,
-                    "len": min(y[1] - y[0], _LONGEST_BAR / self.frame.height),
+                    "len": min(y[1] - y[0], LONGEST_BAR / self.frame.height),
                     "thickness": 12,
                     "xpad": 0,
                     "ypad": 0,
                     "outlinewidth": 0,
                     "tickfont": {"size": 10.5},
                 },
-                **place,
             }
         )
 
@@ -231,7 +238,7 @@ class _Spec:
         marker["opacity"] = mark.opacity if mark.size else 0
         trace: dict[str, Any] = {
             "type": "scatter",
-            "name": _plain(mark.name),
+            "name": _plain(mark.legend),
             "x": [_finite(value) for value in mark.x],
             "y": [_finite(value) for value in mark.y],
             "mode": "lines+markers" if mark.line else "markers",
@@ -248,8 +255,7 @@ class _Spec:
             said = f"%{{hovertext}}<br>{x}: %{{x:.4~g}}<br>{y}: %{{y:.4~g}}<extra></extra>"
             trace["hovertemplate"] = said
         if mark.low and not mark.band:
-            centre = mark.y if mark.along == "y" else mark.x
-            trace[f"error_{mark.along}"] = _errors(centre, mark.low, mark.high, mark.colour)
+            trace[f"error_{mark.along}"] = _errors(mark)
         self.data.append(trace)
 
     def _bars(self, mark: Bars, place: dict[str, str]) -> None:
@@ -268,7 +274,7 @@ class _Spec:
         }
         if any(mark.hatched):
             shapes = ["/" if hatched else "" for hatched in mark.hatched]
-            trace["marker"]["pattern"] = {"shape": shapes, "fgcolor": "#FFFFFF", "size": 6}
+            trace["marker"]["pattern"] = {"shape": shapes, "fgcolor": "#FFFFFF", "fillmode": "overlay", "size": 6}
         self.data.append(trace)
 
     def _rule(self, rule: Rule, end: str, panel: Panel, line: int, align: Align) -> None:
@@ -315,14 +321,14 @@ def _axis(
     return made
 
 
-def _errors(centre: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...], colour: str) -> dict[str, Any]:
-    """Lengths of error bars; intervals of percentiles need not hold the value."""
+def _errors(mark: Series) -> dict[str, Any]:
+    below, above = mark.away
     return {
         "type": "data",
         "symmetric": False,
-        "array": [_finite(max(0.0, at - c)) for c, at in zip(centre, high, strict=True)],
-        "arrayminus": [_finite(max(0.0, c - at)) for c, at in zip(centre, low, strict=True)],
-        "color": colour,
+        "array": list(map(_finite, above)),
+        "arrayminus": list(map(_finite, below)),
+        "color": mark.colour,
         "thickness": 1.3,
         "width": 3,
     }

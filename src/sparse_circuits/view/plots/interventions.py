@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,22 +46,26 @@ def plot_interventions(
     """
     if path is not None:
         check_plot_path(path)
-    if not results:
-        raise InputError("plot_interventions(results={}): expected at least one evaluation or a tensor of the metric.")
-    rows = list(_rows(results))
+    if not isinstance(results, Mapping) or not results:
+        given = "{}" if isinstance(results, Mapping) else type(results).__name__
+        raise InputError(
+            f"plot_interventions(results={given}): expected at least one evaluation, or a tensor of the metric, by name, such as "
+            '{"EAP": sc.evaluate(model, circuit, task)}.'
+        )
+    rows = list(_rows({str(name): result for name, result in results.items()}))
     names = tuple(name for name, _, _ in rows)
     marks = []
     for i, (name, values, colour) in enumerate(rows):
         every = max(1, -(-len(values) // _DOTS))
         marks.append(_dots(name, values, i, colour, every))
-    means = [float(values.double().mean()) for _, values, _ in rows]
-    low, high = zip(*(of_mean(values[:, None])[0] for _, values, _ in rows), strict=True)
+    means = tuple(float(values.double().mean()) for _, values, _ in rows)
+    low, high = zip(*(_interval(values) for _, values, _ in rows), strict=True)
     texts = (
-        f"{shown(name, 120)}\nmean {mean:.4g} [{a:.4g}, {b:.4g}]"
+        f"{shown(name, 120)}\nmean {mean:.4g}" + (f" [{a:.4g}, {b:.4g}]" if a == a else "")
         for name, mean, a, b in zip(names, means, low, high, strict=True)
     )
     at = tuple(map(float, range(len(rows))))
-    marks.append(Series("", tuple(means), at, tuple(texts), INK, low, high, along="x", mark="diamond", size=6))
+    marks.append(Series("", means, at, tuple(texts), INK, low, high, along="x", mark="diamond", size=6))
     wide = CHARACTER * max(len(shown(name)) for name in names)
     size = (max(7.2, wide + 4.5), 0.95 + _ROW * max(3, len(rows)))
     panel = Panel(Axis(label), Axis(names=names), tuple(marks), (Rule(0.0, "x", dashed=False),), size=size)
@@ -68,8 +73,11 @@ def plot_interventions(
     known = evaluations[0].circuit.provenance if evaluations else {}
     made = heading({key: known.get(key) for key in ("task", "model")}, "Metric per intervention")
     ablations = ", ".join(dict.fromkeys(e.ablation for e in evaluations))
-    note = "dots: examples; diamonds: means with their 95% bootstrap interval"
+    several = any(len(values) > 1 for _, values, _ in rows)
+    note = "dots: examples; diamonds: means" + (" with their 95% bootstrap interval" if several else "")
     note += f"; {ablations} ablation" if ablations else ""
+    if not all(map(math.isfinite, means)):
+        note += "; without a mean where the metric of an example is not finite"
     return finished(Plot(made if title is None else title, (panel,), note), path)
 
 
@@ -79,7 +87,8 @@ def plot_evaluation(
     """The metric of the whole model, with only the circuit, without it, and with nothing; see :func:`plot_interventions`."""
     plot = plot_interventions({"circuit": evaluation}, label=label, title=title)
     value, bounds = evaluation.faithfulness, evaluation.faithfulness_interval
-    says = "undefined" if value != value else f"{value:z.3f} [{bounds[0]:z.3f}, {bounds[1]:z.3f}]"
+    between = f" [{bounds[0]:z.3f}, {bounds[1]:z.3f}]" if len(evaluation.clean) > 1 else ""
+    says = f"{value:z.3f}{between}" if math.isfinite(value) else "undefined"
     return finished(Plot(plot.title, plot.panels, f"faithfulness {says}; {plot.note}"), path)
 
 
@@ -119,6 +128,12 @@ def _shared(
             same.append(name)
     for names, values in found:
         yield label if len(found) == 1 else f"{label} ({', '.join(names)})", values, colour
+
+
+def _interval(values: Tensor) -> tuple[float, float]:
+    """Of the mean; NaN where there is none."""
+    found = of_mean(values[:, None])
+    return (math.nan, math.nan) if found is None else found[0]
 
 
 def _dots(name: str, values: Tensor, row: int, colour: str, every: int) -> Series:

@@ -10,7 +10,7 @@ import torch
 
 from sparse_circuits.evaluation import Evaluation
 from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_n
-from sparse_circuits.view.plots.colours import CARRIES, NEUTRAL, sign_colour
+from sparse_circuits.view.plots.colours import CARRIES, MUTED, NEUTRAL, sign_colour
 from sparse_circuits.view.plots.dots import ZERO, Measure, dots_panel, rows_size
 from sparse_circuits.view.plots.feature_scores import is_error
 from sparse_circuits.view.plots.histogram import histogram
@@ -72,7 +72,7 @@ def plot_stability(
 ) -> Plot:
     """The strongest parts with the 95% interval of their scores over resampled examples.
 
-    Parts that keep their rank and sign in at least ``confidence`` of the resamples are filled by sign, the others grey.
+    Parts that keep their rank and sign in at least ``confidence`` of the resamples are coloured by sign, the others pale.
 
     Args:
         path: where to save it too; see :meth:`Plot.save`.
@@ -97,13 +97,14 @@ def plot_stability(
             f"{shown(names[i], 120)}\n{value:.4g} [{low[i]:.4g}, {high[i]:.4g}]\namong the strongest in {top[i]:.0%} of the "
             f"resamples\nsame sign in {sign[i]:.0%}, both in {both[i]:.0%}"
         )
-        colour = sign_colour(value) if holds[i] else "#A9AFB7"
+        colour = sign_colour(value, stability.signed) if holds[i] else MUTED
         marks.append(Series("", (value,), (float(i),), (text,), colour, (low[i],), (high[i],), along="x", size=6))
     axis = Axis("score and its 95% interval over resampled examples")
     panel = Panel(axis, Axis(names=names), tuple(marks), (ZERO,), size=rows_size(names, 0.23))
     of = int(there.sum())
     some = f"the {len(names)} strongest of {of:,} {graph.thing}s" if len(names) < of else f"{of:,} {graph.thing}s"
-    note = f"{some}; grey: rank or sign holds in less than {confidence:.0%} of the resamples; {SIGNS}"
+    signs = SIGNS if stability.signed else "scores without sign"
+    note = f"{some}; pale: rank or sign holds in less than {confidence:.0%} of the resamples; {signs}"
     return finished(Plot("Stability over examples" if title is None else title, (panel,), note), path)
 
 
@@ -134,12 +135,12 @@ def plot_contributions(
     values = torch.stack(columns, 1)
     intervals = of_mean(values)
     parts = [
-        Part(name, float(values[:, i].mean()), intervals[i] if len(values) > 1 else None, is_error(name))
+        Part(name, float(values[:, i].mean()), None if intervals is None else intervals[i], is_error(name))
         for i, name in enumerate(labels)
     ]
     panel = bar_panel(parts, "contribution to the pre-activation", signed=False)
     note = f"pre-activation {float(made.preactivation.mean()):.3g}, averaged over {len(made.preactivation)} examples"
-    if len(values) > 1:
+    if intervals is not None:
         note += "; bars: 95% bootstrap interval over examples"
     if any(part.hatched for part in parts):
         note += "; hatched: error terms"

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Literal
 
 CHARACTER = 0.075  # inches, of a tick's text
-LONGEST = 40  # characters of it
+LONGEST, LONGEST_BELOW = 40, 24  # characters of it, beside and below a panel
+_LONGEST_ENTRY = 56  # characters of a name in the legend
 Direction = Literal["x", "y", "diagonal"]
 Shape = Literal["circle", "square", "diamond"]
 
@@ -82,6 +83,21 @@ class Series:
     size: float = 4.0
     opacity: float = 1.0
     values: tuple[str, str] | None = None
+
+    @property
+    def legend(self) -> str:
+        """The name as it stands in the legend."""
+        return shown(self.name, _LONGEST_ENTRY)
+
+    @property
+    def away(self) -> tuple[list[float], list[float]]:
+        """How far an interval reaches below and above its point: 0 where it does not hold it, as percentiles need not."""
+        centre = self.y if self.along == "y" else self.x
+        # in this order NaN stays NaN
+        return (
+            [max(at - end, 0.0) for at, end in zip(centre, self.low, strict=True)],
+            [max(end - at, 0.0) for at, end in zip(centre, self.high, strict=True)],
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,7 @@ def ticks_of(axis: Axis, inches: float, across: Literal["x", "y"]) -> Ticks | No
         factors = (1, 2, 5) if high / low < 20_000 else (1,)
         at = [f * 10**d for d in decades if d >= 0 for f in factors if low <= f * 10**d <= high]
         return Ticks(tuple(map(float, at)), tuple(f"{n:,}" for n in at))
-    longest = LONGEST if across == "y" else 24
+    longest = LONGEST if across == "y" else LONGEST_BELOW
     pairs = (
         list(axis.ticks)
         if axis.ticks
@@ -181,10 +197,11 @@ def ticks_of(axis: Axis, inches: float, across: Literal["x", "y"]) -> Ticks | No
     at, texts = zip(*pairs, strict=True)
     places = len(axis.names or ()) or 1 + max(at) - min(at)
     slot, widest = inches / max(1, places), max(map(len, texts)) * CHARACTER
-    short = max(map(len, texts)) <= 4
+    # h0, h1 and so on: what is left out is known
+    numbered = max(map(len, texts)) <= 4 and sum(not text[-1:].isdigit() for text in texts) <= 1
     aslant = (
         across == "x"
-        and not short
+        and not numbered
         and widest + 0.05 > slot * (min(b - a for a, b in pairwise(at)) if len(at) > 1 else 1)
     )
     needs = 0.17 if aslant or across == "y" else widest + 0.08

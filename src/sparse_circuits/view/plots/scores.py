@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sparse_circuits.errors import InputError
 from sparse_circuits.view.plots.bars import SIGNS, Part, bar_panel, check_kind, check_n, heading
-from sparse_circuits.view.plots.heatmap import heatmap, strongest_rows
+from sparse_circuits.view.plots.heatmap import heatmap
 from sparse_circuits.view.plots.intervals import of_mean
 from sparse_circuits.view.plots.plot import Plot, check_plot_path, finished
+from sparse_circuits.view.plots.strongest import not_finite, strongest, strongest_rows
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import Scores
@@ -76,6 +77,10 @@ def _summed(scores: Scores) -> str:
     )
 
 
+def _signs(scores: Scores) -> str:
+    return SIGNS if scores.signed else "scores without sign"
+
+
 def _heads(scores: Scores, n: int, title: str | None) -> Plot:
     graph, sums = scores.graph, node_sums(scores).sum(1)
     cells = torch.full((graph.n_layers, graph.n_heads + graph.has_mlp), torch.nan, dtype=torch.float64)
@@ -92,7 +97,7 @@ def _heads(scores: Scores, n: int, title: str | None) -> Plot:
 
     layers = [str(layer) for layer in reversed(range(graph.n_layers))]
     panel = heatmap(up, layers, columns, name, label=_summed(scores), signed=scores.signed, x="head", y="layer")
-    note = f"input: {float(sums[0]):.3g} in all; " + (SIGNS if scores.signed else "scores without sign")
+    note = f"input: {float(sums[0]):.3g} in all; {_signs(scores)}{not_finite(sums, 'nodes')}"
     return Plot(heading(scores.provenance, "Scores by node") if title is None else title, (panel,), note)
 
 
@@ -110,14 +115,14 @@ def _positions(scores: Scores, n: int, title: str | None) -> Plot:
         x="position",
     )
     some = f"the {len(names)} strongest of {graph.n_sources} nodes; " if len(names) < graph.n_sources else ""
-    note = some + (SIGNS if scores.signed else "scores without sign")
+    note = some + _signs(scores) + not_finite(sums.sum(1), "nodes")
     return Plot(heading(scores.provenance, "Scores by position") if title is None else title, (panel,), note)
 
 
 def _strongest(scores: Scores, n: int, title: str | None) -> Plot:
     graph = scores.graph
     values = scores.values[graph.mask]
-    order = torch.nan_to_num(values, 0.0).abs().argsort(descending=True, stable=True)[:n]
+    order = strongest(values, n)
     names = graph.names_of(graph.mask, order)
     intervals = None if scores.per_example is None else of_mean(scores.per_example[:, order])
     parts = [
@@ -127,6 +132,6 @@ def _strongest(scores: Scores, n: int, title: str | None) -> Plot:
     panel = bar_panel(parts, "score, in units of the metric", signed=scores.signed)
     some = f"the {len(parts)} strongest of {graph.size:,}" if len(parts) < graph.size else f"all {graph.size:,}"
     bars = "" if intervals is None else "; bars: 95% bootstrap interval over examples"
-    note = f"{some} {graph.thing}s; {SIGNS if scores.signed else 'scores without sign'}{bars}"
+    note = f"{some} {graph.thing}s; {_signs(scores)}{bars}{not_finite(values, f'{graph.thing}s')}"
     what = f"Strongest {graph.thing}s"
     return Plot(heading(scores.provenance, what) if title is None else title, (panel,), note)

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from sparse_circuits.view.figures import Picture
+from sparse_circuits.view.figures import Picture, own_style
 from sparse_circuits.view.plots import colours
-from sparse_circuits.view.plots.frame import RULE_LINE, Align, Frame, labels_above
+from sparse_circuits.view.plots.frame import LONGEST_BAR, RULE_LINE, Align, Frame, labels_above
 from sparse_circuits.view.plots.parts import Axis, Bars, Cells, Panel, Rule, Series, Ticks
 
 if TYPE_CHECKING:
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from sparse_circuits.view.plots.plot import Plot
 
 _MARKS = {"circle": "o", "square": "s", "diamond": "D"}
+_BAR_WIDTH = 0.13  # inches, of colours
 _SCATTER = 2000  # more points than these are drawn as an image inside the picture
 
 
+@own_style()
 def draw(plot: Plot) -> Picture:
     """The whole plot as one figure."""
     frame = Frame.of(plot)
     figure = Picture(figsize=(frame.width, frame.height), layout="constrained")
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.set(rect=(0, 0, 1, 1 - frame.head / frame.height), h_pad=0.08)  # pyright: ignore[reportCallIssue]
+        engine.set(rect=(0, 0, 1, 1 - frame.head / frame.height), h_pad=0.08, w_pad=0.1)  # pyright: ignore[reportCallIssue]
     y = frame.height - 0.1
     for lines, size, weight, colour, step in (
         (frame.titles, 11, "bold", colours.INK, 0.2),
@@ -49,7 +51,6 @@ def draw(plot: Plot) -> Picture:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             named.setdefault(name, handle)
     if named:
-        columns = min(3, len(named))
         figure.legend(
             list(named.values()),
             list(named),
@@ -57,7 +58,7 @@ def draw(plot: Plot) -> Picture:
             fontsize=8.5,
             columnspacing=1.2,
             loc="outside lower center",
-            ncols=columns,
+            ncols=frame.entries,
         )
     return figure
 
@@ -70,7 +71,7 @@ def _panel(figure: Picture, axes: Axes, panel: Panel, x_ticks: Ticks | None, y_t
         _rule(axes, rule, *labels.get(rule, (0, "center")))
     for mark in panel.marks:
         if isinstance(mark, Cells):
-            _cells(figure, axes, mark)
+            _cells(figure, axes, mark, panel)
         elif isinstance(mark, Bars):
             _bars(axes, mark)
         else:
@@ -114,10 +115,10 @@ def _axis(axes: Axes, which: str, axis: Axis, ticks: Ticks | None, limits: tuple
         of.set_label_text(_plain(axis.label), size=9)
 
 
-def _cells(figure: Picture, axes: Axes, mark: Cells) -> None:
+def _cells(figure: Picture, axes: Axes, mark: Cells, panel: Panel) -> None:
     values = np.ma.masked_invalid(np.array(mark.values, dtype=float))
     colour_map = LinearSegmentedColormap.from_list("scale", colours.scale(mark.signed), N=512)
-    colour_map = colour_map.with_extremes(bad=colours.NOTHING)
+    colour_map = colour_map.with_extremes(bad=colours.MUTED)
     drawn = axes.pcolormesh(
         np.arange(values.shape[1] + 1) - 0.5,
         np.arange(values.shape[0] + 1) - 0.5,
@@ -129,14 +130,17 @@ def _cells(figure: Picture, axes: Axes, mark: Cells) -> None:
         linewidth=0.6 if values.size <= 2500 else 0,
         rasterized=values.size > 2500,
     )
-    bar = figure.colorbar(drawn, ax=axes, pad=0.02, fraction=0.05, aspect=22, format=FuncFormatter(_number_at))
+    height = panel.size[1] - 1.0  # of the axes, about
+    length = min(height, LONGEST_BAR)
+    form = FuncFormatter(_number_at)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02, shrink=length / height, aspect=length / _BAR_WIDTH, format=form)
     bar.set_label(_plain(mark.label), size=8.5)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
 
 def _series(axes: Axes, mark: Series) -> None:
-    label = _plain(mark.name) or None
+    label = _plain(mark.legend) or None
     if mark.low and mark.band:
         there = [
             i for i, (low, high) in enumerate(zip(mark.low, mark.high, strict=True)) if low == low and high == high
@@ -144,22 +148,20 @@ def _series(axes: Axes, mark: Series) -> None:
         x, low, high = ([values[i] for i in there] for values in (mark.x, mark.low, mark.high))
         axes.fill_between(x, low, high, color=mark.colour, alpha=0.18, lw=0, zorder=2)
     style = {"color": mark.colour, "marker": _MARKS[mark.mark], "ms": mark.size, "alpha": mark.opacity, "zorder": 4}
-    style |= {"lw": mark.line, "ls": "-" if mark.line else "none", "mew": 0}
+    style |= {"lw": mark.line, "ls": "-" if mark.line else "none", "mec": "none"}
     if mark.low and not mark.band:
-        centre = mark.y if mark.along == "y" else mark.x
-        away = _away(centre, mark.low, mark.high)
-        errors = {"yerr": away} if mark.along == "y" else {"xerr": away}
-        axes.errorbar(mark.x, mark.y, **errors, capsize=3, capthick=1, elinewidth=1.2, label=label, **style)
+        axes.errorbar(
+            mark.x,
+            mark.y,
+            **{f"{mark.along}err": mark.away},
+            capsize=3,
+            capthick=1,
+            elinewidth=1.2,
+            label=label,
+            **style,
+        )
         return
     axes.plot(mark.x, mark.y, label=label, rasterized=len(mark.x) > _SCATTER, **style)
-
-
-def _away(centre: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]) -> list[list[float]]:
-    """Lengths of error bars; intervals of percentiles need not hold the value."""
-    return [
-        [max(0.0, c - at) for c, at in zip(centre, low, strict=True)],
-        [max(0.0, at - c) for c, at in zip(centre, high, strict=True)],
-    ]
 
 
 def _bars(axes: Axes, mark: Bars) -> None:

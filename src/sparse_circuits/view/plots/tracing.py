@@ -40,12 +40,16 @@ def plot_validation(
     check_n("Validation", n)
     effects = validation.separate.double().mean(1)
     order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
-    intervals = of_mean(validation.separate[order].T) if order else []
-    parts = [Part(validation.names[i], float(effects[i]), bounds) for i, bounds in zip(order, intervals, strict=True)]
-    parts += [
-        Part(f"sum of all {len(validation.names):,}", validation.separate_sum, validation.separate_interval),
-        Part("all at once", validation.change, validation.change_interval),
+    intervals = of_mean(validation.separate[order].T)
+    parts = [
+        Part(validation.names[i], float(effects[i]), None if intervals is None else intervals[at])
+        for at, i in enumerate(order)
     ]
+    for name, value, bounds in (
+        (f"sum of all {len(validation.names):,}", validation.separate_sum, validation.separate_interval),
+        ("all at once", validation.change, validation.change_interval),
+    ):
+        parts.append(Part(name, value, None if intervals is None else bounds))
     panels = [bar_panel(parts, f"change of {validation.metric}", title="each feature alone, their sum, all at once")]
     for what, label, moved in (
         ("features downstream", "change of activation, summed over tokens", validation.features),
@@ -53,8 +57,13 @@ def plot_validation(
     ):
         if moved:
             panels.append(_moved(what, label, moved[:n]))
-    known = f"{len(validation.names):,} traced features ablated: {validation.task}, {validation.ablation} ablation"
-    note = f"bars: 95% bootstrap interval over {len(validation.clean):,} examples; {SIGNS}"
+    features = f"{len(validation.names):,} traced feature{'s' * (len(validation.names) != 1)}"
+    known = f"{features} ablated: {validation.task}, {validation.ablation} ablation"
+    n_examples = len(validation.clean)
+    over = (
+        f"bars: 95% bootstrap interval over {n_examples:,} examples" if n_examples > 1 else "one example: no intervals"
+    )
+    note = f"{over}; {SIGNS}"
     return finished(Plot(known if title is None else title, tuple(panels), note), path)
 
 

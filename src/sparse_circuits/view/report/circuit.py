@@ -170,7 +170,7 @@ def _ranked(g: Given, things: str, scores: Mapping[str, float]) -> Html:
 def _named(g: Given, name: str) -> Piece:
     """A node as a link to what it means, where that is told."""
     node = name.partition("@")[0]
-    return link(f"#{anchor(node)}", name) if node in g.told else name
+    return link(f"#{anchor(node)}", name) if node in g.told and "->" not in name else name
 
 
 def _explorer(g: Given) -> Html:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 
 def comparison(g: Given) -> Html:
+    if not g.judged:
+        return tag(
+            "p",
+            f"Faithfulness is undefined at every size, so that nothing can be compared: {g.unchanged}.",
+            class_="missing",
+        )
     if g.curve is None:
         return tag("p", "Other sizes were not evaluated. ", g.missing.get("curve"), class_="missing")
     return join(tag("p", _words(g)), _drawn(g, g.curve), _areas(g, g.curve), more("The numbers", _numbers(g, g.curve)))
@@ -35,6 +41,8 @@ def _words(g: Given) -> str:
         if g.circuit.graph.level not in ("edges", "features"):
             same = "hold the same of the input, and as much of the rest"
         text += f" Random ones {same}, {draws} for each size."
+    elif g.baseline is not None:
+        text += f" The single mark is of {len(g.baseline.evaluations)} random ones as large as this circuit."
     return text
 
 

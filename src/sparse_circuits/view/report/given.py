@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.errors import InputError
+from sparse_circuits.task.shared import shared_prompts
 from sparse_circuits.view.caption import percent
 from sparse_circuits.view.explorer.data import scored
 from sparse_circuits.view.report.markup import counted
@@ -97,13 +98,22 @@ class Given:
         return _ABLATIONS.get(kind, kind) + (f" (over {over})" if over else "")
 
     @cached_property
+    def judged(self) -> bool:
+        """Whether faithfulness is defined."""
+        return self.evaluation.faithfulness == self.evaluation.faithfulness
+
+    @property
+    def unchanged(self) -> str:
+        """Why it is not, where it is not, in words."""
+        return f"replacing everything by {self.ablated} does not change the metric by more than chance"
+
+    @cached_property
     def shared_prompts(self) -> int | None:
         """How many prompts of the evaluation the circuit was found on; None where that is not known."""
         if self.task is None:
             return None
         if self.found_on is not None:
-            found = {_key(prompt) for prompt in self.found_on.clean}
-            return sum(_key(prompt) in found for prompt in self.task.clean)
+            return shared_prompts(self.task, self.found_on)
         then = self.known.get("task_hash")
         return len(self.task) if then == self.task.hash else None
 
@@ -208,7 +218,3 @@ def nodes_of(circuit: Circuit | FeatureCircuit) -> dict[str, float | None]:
             node = node.rpartition(".")[0]
         sums[node] = sums.get(node, 0.0) + score
     return {node: sums[node] for node in sorted(sums, key=lambda node: -abs(sums[node]))}
-
-
-def _key(prompt: Any) -> Any:
-    return prompt if isinstance(prompt, str) else tuple(int(token) for token in prompt)

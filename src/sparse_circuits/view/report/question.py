@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sparse_circuits.features.logits import token_text
 from sparse_circuits.task import LogitDiff, ProbDiff, Task
 from sparse_circuits.task.metrics import PositionMetric
+from sparse_circuits.task.tokens import token_text
 from sparse_circuits.view.report.given import Given
 from sparse_circuits.view.report.markup import Html, Piece, bounded, join, number, share, table, tag
 

@@ -16,11 +16,8 @@ def verdict(g: Given) -> Html:
 def _faithful(g: Given) -> Html:
     e = g.evaluation
     size = join(tag("strong", g.size), " of the model")
-    if e.faithfulness != e.faithfulness:
-        return join(
-            "The circuit is ", size, ". How faithful it is cannot be said: on ", g.prompts, ", replacing everything by ",
-            g.ablated, " does not change the metric by more than chance.",
-        )  # fmt: skip
+    if not g.judged:
+        return join("The circuit is ", size, ". How faithful it is cannot be said: on ", g.prompts, f", {g.unchanged}.")
     value = tag("strong", bounded(e.faithfulness, e.faithfulness_interval))
     rest = "everything else at its sites" if g.of_features else "everything else"
     return join(
@@ -30,7 +27,7 @@ def _faithful(g: Given) -> Html:
 
 
 def _random(g: Given) -> Html | None:
-    if g.baseline is None:
+    if g.baseline is None or not g.judged:
         return None
     what = "random active features at the same sites" if g.of_features else "random circuits"
     draws = f"median of {len(g.baseline.evaluations)}"
@@ -76,7 +73,7 @@ def _unexplained(g: Given) -> Html | None:
 def _doubts(g: Given) -> list[str]:
     """What a careful reader would object."""
     e, found = g.evaluation, []
-    if g.shared_prompts:
+    if g.shared_prompts and g.judged:
         part = "All" if g.shared_prompts == g.n else f"{g.shared_prompts:,}"
         found.append(
             f"{part} of these prompts are those that the circuit was found on, so that its faithfulness on others may be lower."
