@@ -472,7 +472,7 @@ def test_interrupt_while_writing_leaves_nothing(place: Path, tmp_path: Path) -> 
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where the tests run in the background
         "import sparse_circuits.view.picture as picture\n"
-        "def slow(*_, **__): pathlib.Path(sys.argv[-1], 'writing').touch(); time.sleep(60)\n"
+        "def slow(*_, **__): pathlib.Path(sys.argv[-1], 'writing').touch(); time.sleep(600)\n"
         "picture.draw_circuit = slow\n"
         "from sparse_circuits.cli.app import app\n"
         "app(sys.argv[1:-1], prog_name='sparse-circuits')\n"
@@ -482,12 +482,12 @@ def test_interrupt_while_writing_leaves_nothing(place: Path, tmp_path: Path) -> 
     out = tmp_path / "runs" / "one"
     words = [*map(str, FIND), "--examples", "2", "--out", str(out), str(signals)]
     process = subprocess.Popen([sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # long enough for a machine that does much else
     while not (signals / "writing").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert any(path.name.startswith(".one.") for path in out.parent.iterdir())
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert stderr.strip() == "interrupted: nothing was written"
     assert names_in(tmp_path) == {"signals"}
@@ -509,6 +509,15 @@ def test_evaluate_a_run(found: Result) -> None:
     )
     row = next(line for line in text.splitlines() if line.startswith("this circuit"))
     assert f"{expected.faithfulness:.2f} [" in row
+
+
+def test_evaluate_says_which_prompts_are_not_new(found: Result) -> None:
+    assert (
+        "\n(all of them are among those that the circuit was found on)\n"
+        in ok("evaluate", "first", "--examples", 5).stdout
+    )
+    # of another task none are
+    assert "among" not in ok("evaluate", "first", "--task", "ioi", "--examples", 5).stdout
 
 
 def test_evaluate_bundled_prompts_takes_new_ones(found: Result) -> None:
@@ -567,9 +576,13 @@ def test_view_as_a_page(found: Result, tmp_path: Path) -> None:
     assert '"looks_at":[["girls",0.9]]' in told
     assert "so it is called" not in plain
     assert "<title>As a page</title>" in told
-    refused = run("view", folder, "--explore", tmp_path / "x.html", "--max-edges", 3)
+    ok("view", folder, "--explore", tmp_path / "few.html", "--max-edges", 3)
+    few, all_of_it = (page_data(tmp_path / f"{which}.html") for which in ("few", "plain"))
+    assert len(few["edges"]["u"]) == 3
+    assert few["leftOut"] == [len(all_of_it["edges"]["u"]) - 3]
+    refused = run("view", folder, "--explore", tmp_path / "x.html", "--max-size", 3)
     assert refused.exit_code == 2
-    assert "--explore writes a page of the whole circuit" in refused.output
+    assert "--explore writes a page with a slider over the circuit's size" in refused.output
     assert not (tmp_path / "x.html").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,13 @@ def test_other_levels_and_prompts(model: Any) -> None:
     ok(*FIND[:3], "--examples", 3, "--method", "eap", "--positions", "spans", "--edges", 60, "--out", "spans")
     ok("report", "spans", "--examples", 3, "--no-methods", "--no-meanings")
     page = page_at("spans/report.html")
-    assert len(page.table("Faithfulness, with its 95% interval")) == 3
+    scores = sc.Scores.load("spans/scores.safetensors")
+    curve = sc.faithfulness_curve(model, scores, sc.load_task("ioi", model, n=3, seed=1))
+    numbers = page.table("Faithfulness, with its 95% interval")
+    assert [int(size.replace(",", "")) for size in numbers] == list(curve.requested)
+    assert [row[1] for row in numbers.values()] == [
+        shown(e.faithfulness, e.faithfulness_interval) for e in curve.evaluations
+    ]
     assert set(page.table("Area under")) == {"eap"}  # random circuits of many sizes would cost too much here
 
 
@@ -162,7 +169,33 @@ def test_prompts_that_a_circuit_has_no_positions_for_are_left_out() -> None:
     left = int(re.search(r"longer prompts left out(\d+)", page.text)[1])  # pyright: ignore[reportOptionalSubscript]
     assert 0 < left < 20
     assert f"{20 - left} prompts" in page.text
-    assert "--examples 20" in page.text
+    evaluated = page.text.split("Evaluate it as here:")[1].split("Make this page:")[0]
+    assert "evaluate keep --examples 20 --seed 1" in evaluated
+    said = ok("evaluate", "keep", "--examples", 20).stdout
+    assert f"toy on {20 - left} examples of greater-than, seed 1" in said
+    assert f"({left} longer than those that the circuit was found on are left out)" in said
+
+
+def test_a_page_that_is_missing_is_asked_for_by_a_line_that_works() -> None:
+    place = Path("it's here")
+    shutil.copytree("nodes", place, ignore=shutil.ignore_patterns("report.html", "explorer.html"))
+    ok("report", place, *BARE)
+    line = re.search(r"Run '(sparse-circuits view .*?)', and then", page_at(str(place / "report.html")).text)
+    ok(*shlex.split(line[1])[1:])  # pyright: ignore[reportOptionalSubscript]
+    assert (place / "explorer.html").is_file()
+
+
+def test_a_model_that_ablation_leaves_as_it_is(model: Any) -> None:
+    """Of prompts that are their own corruption nothing can be said, and nothing more is run."""
+    task = sc.load_task("ioi", model, n=4)
+    rows = [{"clean": p, "corrupted": p, "correct": " Amy", "incorrect": " Erica"} for p in task.clean]
+    Path("same.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ok("find", "--task", "same.jsonl", "--level", "nodes", "--method", "eap", "--size", 5, "--out", "same")
+    ok("report", "same", "--no-meanings", "--no-methods")
+    page = page_at("same/report.html")
+    assert "How faithful it is cannot be said" in page.text
+    assert "Faithfulness is undefined at every size" in page.text
+    assert "nan" not in Path("same/circuit.svg").read_text(encoding="utf-8")
 
 
 def test_a_run_of_features(model: Any) -> None:
@@ -230,6 +263,10 @@ def test_files_that_are_something_else_are_refused() -> None:
     Path("odd/features.json").write_text('{"features": [1]}')
     result = run("report", "odd", *FEW)
     assert (result.exit_code, "is not what 'features' writes" in result.stderr) == (2, True)
+    Path("odd/features.json").unlink()
+    Path("odd/scores.safetensors").write_bytes(b"of something else")
+    result = run("report", "odd", *FEW)
+    assert (result.exit_code, "scores.safetensors" in result.stderr) == (2, True)
     Path("odd/run.json").unlink()
     result = run("report", "odd", *FEW)
     assert (result.exit_code, "holds no run.json" in result.stderr) == (2, True)

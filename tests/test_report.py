@@ -304,11 +304,14 @@ def test_every_level(level: Any, positions: Any, model: Any) -> None:
     evaluation = sc.evaluate(model, circuit, task, completeness=True)
     curve = sc.faithfulness_curve(model, scores, task, [5, 12], select="greedy" if level == "edges" else "top")
     heads = [name.partition("@")[0] for name in circuit.nodes if ".h" in name][:1]
-    told = {name: sc.head_report(model, task, name, prompts=1) for name in heads}
-    page = read(report(evaluation, task=task, scores=scores, curve=curve, meanings=told, baseline=None))
+    told: dict[str, Any] = {name: sc.head_report(model, task, name, prompts=1) for name in heads}
+    strongest, value = next(iter(circuit.to_dict().items()))
+    told.setdefault(strongest.partition("->")[0].partition("@")[0], {"label": "what its strongest edge leaves"})
+    made = report(evaluation, task=task, scores=scores, curve=curve, meanings=told, baseline=None)
+    page = read(made)
+    assert not re.search(r"<a [^>]*>[^<]*-&gt;", made.html)  # an edge is not the node that it leaves
     assert f"{circuit.size} of {circuit.graph.size:,} {circuit.graph.thing}s" in page.text
     assert "All of these prompts are those that the circuit was found on" in page.text
-    strongest, value = next(iter(circuit.to_dict().items()))
     title = "The 15 strongest of" if circuit.size > 15 else "All of"
     tables = [
         rows
@@ -374,9 +377,16 @@ def test_a_circuit_that_cannot_be_judged_or_is_no_better_than_chance(made: Made)
     nothing = sc.Evaluation(e.circuit, e.clean, e.clean, e.clean, None, "zero")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        text = read(report(nothing)).text
+        chance = sc.Baseline(e.circuit.size, (nothing,) * 20)
+        curve = sc.Curve((e.circuit.size,), (nothing,))
+        same = {"task": made.everything["task"], "found_on": made.everything["task"]}
+        page = read(report(nothing, baseline=chance, curve=curve, random=[chance], **same))
+    text = page.text
     assert "How faithful it is cannot be said" in text
     assert "replacing everything by zero" in text
+    # nor are there random circuits to compare with, an empty plot, or prompts on which it may be less
+    assert "Faithfulness is undefined at every size" in text
+    assert not re.search(r"Random circuits|\bnan\b|an undefined value|Area under|may be lower", text)
     chance = sc.Baseline(e.circuit.size, (e,) * 20)
     assert "Some random circuits of the same size do as well" in read(report(e, baseline=chance)).text
     spare = sc.Evaluation(e.circuit, e.clean, e.clean, e.empty, e.clean, "patch")
@@ -517,7 +527,13 @@ def test_a_colleague_reads_it(made: Made, open_page: Any) -> None:
     inside = page.frame_locator("#explorer iframe")
     inside.locator(".node").first.wait_for()
     assert inside.locator("#title").text_content() == "ioi, toy"
-    page.wait_for_function("document.activeElement.tagName === 'IFRAME'")
+    # not wait_for_function: once it has to wait, the page's own policy forbids what it does
+    page.evaluate(
+        """() => new Promise((done) => {
+          const look = () => (document.activeElement.tagName === 'IFRAME' ? done() : requestAnimationFrame(look));
+          look();
+        })"""
+    )
     page.keyboard.press("?")
     close_keys(inside)
     # on paper nothing is folded away

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from sparse_circuits.cli import output
 from sparse_circuits.cli.curves import Curves, curve_as_found, report_curves, write_curves
 from sparse_circuits.cli.feature_evaluate import attached, feature_curves, policy_of, said_of
-from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
+from sparse_circuits.cli.load import Opened, ablation_named, fitting, load_model_on, open_circuit, prompts_of
 from sparse_circuits.cli.options import (
     BATCH_SIZE,
     DRAWS,
@@ -89,7 +91,8 @@ def evaluate(
     import sparse_circuits as sc
 
     loaded = load_model_on(model_name, device)
-    prompts = sc.load_task(task_name, loaded, n=examples, seed=seed)
+    asked = sc.load_task(task_name, loaded, n=examples, seed=seed)
+    prompts = fitting(loaded, asked, [one.circuit for one in opened.values()])
     common: dict[str, Any] = {"ablation": how, "batch_size": batch_size or BATCH_SIZE, "progress": True}
     common |= policy
     runs = attached(opened, loaded, dictionaries)
@@ -104,8 +107,8 @@ def evaluate(
     }
     said = f"{model_name} on {_examples(task_name, prompts, seed)}, {ablation_name} ablation"
     output.line(", ".join([said, *said_of(policy)]))
-    if any(one.circuit.provenance.get("task_hash") == prompts.hash for one in opened.values()):
-        output.line("(those that the circuit was found on)")
+    for note in _notes(loaded, opened, task_name, asked, prompts):
+        output.line(f"({note})")
     output.line()
     of_neurons = dict(zip(neurons, results[len(plain) :], strict=True))
     output.comparison(dict(zip(plain, results, strict=False)), baselines, of_neurons)
@@ -136,6 +139,24 @@ def common_value(option: str, values: dict[str, str | None]) -> str:
     if value is None:
         raise InputError(f"The circuit file does not say; give {option}.")
     return value
+
+
+def _notes(model: Any, opened: dict[str, Opened], task: str, asked: Task, prompts: Task) -> Iterator[str]:
+    """How many of the prompts that were asked for are left out, and how many the circuits were found on."""
+    from sparse_circuits.task.shared import shared_prompts
+
+    if len(prompts) < len(asked):
+        yield f"{len(asked) - len(prompts)} longer than those that the circuit was found on are left out"
+    if any(one.circuit.provenance.get("task_hash") == asked.hash for one in opened.values()):
+        yield "those that the circuit was found on"
+        return
+    shared = 0
+    for one in opened.values():
+        if one.arguments is not None and one.arguments.task == task:
+            with suppress(InputError):  # a file that has changed since
+                shared = max(shared, shared_prompts(prompts, prompts_of(model, one.arguments)))
+    if shared:
+        yield f"{'all' if shared == len(prompts) else shared} of them are among those that the circuit was found on"
 
 
 def _check_scores(opened: dict[str, Opened]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.load import ablation_named, load_model_on, working
+from sparse_circuits.cli.load import ablation_named, fitting, load_model_on, working
 from sparse_circuits.cli.methods import ENTRIES
 from sparse_circuits.cli.options import NODES, NODES_ABOVE, STEPS_OF_FEATURES
 from sparse_circuits.cli.page import curve_through, other_circuits
@@ -28,7 +28,8 @@ class FoundFeatures:
     """A feature circuit with everything known of it; ``arguments`` with nothing left open.
 
     Attributes:
-        evaluated_on: the prompts of the evaluation, others than those of the scores where the task is bundled.
+        evaluated_on: the prompts of the evaluation, other draws than those of the scores where the task is bundled.
+        shared: how many of them are among those of the scores all the same.
         neurons, of_neurons: scores of the neurons of the same sites, and the circuit of as many of these, evaluated; None
             where the features are neurons.
         curve: of circuits of other sizes from the same scores; None where no size stands for the circuit.
@@ -38,6 +39,7 @@ class FoundFeatures:
     scores: FeatureScores
     circuit: FeatureCircuit
     evaluated_on: Task
+    shared: int
     evaluation: Evaluation
     baseline: Baseline
     curve: Curve | None
@@ -45,10 +47,6 @@ class FoundFeatures:
     of_neurons: Evaluation | None
     seconds: float
     device: str
-
-    @property
-    def held_out(self) -> bool:
-        return self.evaluated_on.hash != self.circuit.provenance["task_hash"]
 
 
 def search_features(arguments: Arguments, device: str | None) -> FoundFeatures:
@@ -58,6 +56,7 @@ def search_features(arguments: Arguments, device: str | None) -> FoundFeatures:
         SparseCircuitsError: for anything that cannot be used, before the long work as far as possible.
     """
     import sparse_circuits as sc
+    from sparse_circuits.task.shared import shared_prompts
 
     start = time.perf_counter()
     arguments, method = _resolved(arguments)
@@ -75,7 +74,7 @@ def search_features(arguments: Arguments, device: str | None) -> FoundFeatures:
     if arguments.dictionaries != "neurons":
         neurons = sc.attribute(model, neuron_graph(model, graph, whole), task, method, **scoring)
         of_neurons = neurons.top(circuit.size, signed=arguments.signed)
-    fresh = fresh_task(arguments, model)
+    fresh = fitting(model, fresh_task(arguments, model), [circuit])
     evaluating = {"ablation": scoring["ablation"], **policy(arguments), **batches}
     others = other_circuits(scores, circuit)
     circuits = [circuit, *others.values()]
@@ -88,6 +87,7 @@ def search_features(arguments: Arguments, device: str | None) -> FoundFeatures:
         scores=scores,
         circuit=circuit,
         evaluated_on=fresh,
+        shared=shared_prompts(fresh, task),
         evaluation=evaluations[0],
         baseline=baseline,
         curve=curve_through(circuit, others, evaluations[: len(circuits)]),

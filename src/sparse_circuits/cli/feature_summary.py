@@ -47,8 +47,7 @@ def report_features(found: FoundFeatures, out: Path) -> None:
     if circuit.n_edges:
         output.strongest_edges(circuit)
         output.line()
-    on = f"{len(found.evaluated_on)} other examples (seed {arguments.seed + 1})"
-    output.line(f"Evaluated on {on if found.held_out else 'the same examples'}:")
+    output.line(f"Evaluated on {_evaluated_on(found)}:")
     neurons = {} if found.of_neurons is None else {"this circuit": found.of_neurons}
     output.comparison({"this circuit": found.evaluation}, {"this circuit": found.baseline}, neurons)
     output.line()
@@ -72,6 +71,15 @@ def report_features(found: FoundFeatures, out: Path) -> None:
             ("record", str(out / RECORD)),
         ]
     )
+
+
+def _evaluated_on(found: FoundFeatures) -> str:
+    n, seed = len(found.evaluated_on), found.arguments.seed + 1
+    if found.shared == n:
+        return "the same examples"
+    if found.shared:
+        return f"{n} examples, {found.shared} of them the same (seed {seed})"
+    return f"{_counted(n, 'other example')} (seed {seed})"
 
 
 def _dictionaries(found: FoundFeatures) -> str:
@@ -154,7 +162,7 @@ def _results(found: FoundFeatures) -> dict[str, Any]:
         "size": {"of": "features", "graph": circuit.graph.size, "circuit": circuit.size, **parts(found)},
         "edges": circuit.n_edges,
         "signs": dict(zip(("negative", "positive"), circuit.signs, strict=True)) if scores.signed else None,
-        "held_out": found.held_out,
+        "held_out": found.shared == 0,
         "metric": {
             "clean": float(evaluation.clean.mean()),
             "circuit": evaluation.mean,

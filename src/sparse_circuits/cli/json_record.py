@@ -38,7 +38,7 @@ def read_record(path: Path, called: str, form: str, version: int, parts: Mapping
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path} is not JSON ({error}).") from None
     if not isinstance(content, dict) or content.get("format") != form:
         raise FileFormatError(f"{path} is not {called}.")

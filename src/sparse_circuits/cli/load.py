@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from sparse_circuits.errors import InputError
 if TYPE_CHECKING:
     from sparse_circuits.attribution import Ablation
     from sparse_circuits.circuit import Circuit, FeatureCircuit
+    from sparse_circuits.task import Task
 
 
 def load_model_on(name: str, device: str | None) -> Any:
@@ -97,3 +99,32 @@ def open_circuit(path: Path) -> Opened:
     record = file.parent / RECORD
     circuit = Circuit.load(file)
     return Opened(file, circuit, Record.load(record) if file.name == CIRCUIT and record.is_file() else None)
+
+
+def fitting(model: Any, task: Task, circuits: Iterable[Circuit | FeatureCircuit]) -> Task:
+    """The prompts that are no longer than those that circuits which tell positions apart were found on.
+
+    Raises:
+        InputError: if there are none.
+    """
+    from sparse_circuits.model import anatomy_of
+
+    told_apart = (circuit.graph.positions for circuit in circuits)
+    longest = min((len(names) for names in told_apart if names and all(map(str.isdecimal, names))), default=None)
+    if longest is None:
+        return task
+    ids = task.tokenized(model, anatomy_of(model), corrupted=False).clean
+    rows = [row for row, prompt in enumerate(ids) if len(prompt) <= longest]
+    if not rows:
+        raise InputError(
+            f"The circuit tells positions apart up to token {longest}, and all prompts of {task.name} are longer; give others "
+            "with --task or --seed."
+        )
+    return task if len(rows) == len(task) else task[rows]
+
+
+def prompts_of(model: Any, arguments: Arguments) -> Task:
+    """The prompts that a run's circuit was found on."""
+    from sparse_circuits import load_task
+
+    return load_task(arguments.task, model, n=arguments.examples, seed=arguments.seed)

@@ -13,7 +13,7 @@ from sparse_circuits.cli import beside, meanings, output
 from sparse_circuits.cli.curves import Curves, curve_as_found
 from sparse_circuits.cli.feature_evaluate import FeatureRun, attached, feature_curves, policy_of
 from sparse_circuits.cli.feature_search import feature_graph
-from sparse_circuits.cli.load import Opened, ablation_named, load_model_on, open_circuit
+from sparse_circuits.cli.load import ablation_named, fitting, load_model_on, open_circuit, prompts_of
 from sparse_circuits.cli.methods import flag
 from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, BatchSize, Device, Draws, Examples, NewSeed, option
 from sparse_circuits.cli.record import RECORD, SCORES, Arguments
@@ -33,8 +33,6 @@ EXAMPLES = (
 REPORT, EXPLORER = "report.html", "explorer.html"
 SHOWN = 20
 COMPARING, MEANING = "What it is compared with", "What its nodes mean"
-# shares of the graph at which edges with positions are evaluated: each size costs many times what it does without
-_FEW = (0.001, 0.01, 0.1)
 
 
 def report(
@@ -133,17 +131,18 @@ def report(
     import sparse_circuits as sc
 
     loaded = load_model_on(model or arguments.model, device)
-    found_on = sc.load_task(arguments.task, loaded, n=arguments.examples, seed=arguments.seed)
+    found_on = prompts_of(loaded, arguments)
     prompts = sc.load_task(task or arguments.task, loaded, n=examples, seed=seed)
     evaluated = {"model": model, "task": task, "examples": len(prompts), "seed": seed, "draws": draws}
-    prompts = _fitting(loaded, opened, prompts)
+    prompts = fitting(loaded, prompts, [opened.circuit])
     feature_run = attached({"this circuit": opened}, loaded, None).get("this circuit")
     circuit = opened.circuit if feature_run is None else feature_run.circuit
+    scores = _scores(folder, feature_run)
     common: dict[str, Any] = {"ablation": ablation_named(opened.ablation), "batch_size": batch_size or BATCH_SIZE}
     common |= {"progress": True, **policy}
     known = None if feature_run is None else feature_run.dictionaries
     how = f"Run 'sparse-circuits features {shlex.quote(str(run))} --text FILE', and then this command again."
-    evaluation, policies = _evaluated(loaded, circuit, feature_run, prompts, common)
+    page_command = shlex.join(["sparse-circuits", "view", str(run), "--explore", str(folder / EXPLORER)])
     if no_meanings:
         told = meanings.Meanings(missing={"meanings": how})
     elif pages is not None:
@@ -161,9 +160,13 @@ def report(
             how=how,
         )
     of_mlps = {} if no_meanings else meanings.mlps(loaded, circuit, prompts, show)
+    evaluation, policies = _evaluated(loaded, circuit, feature_run, prompts, common)
     drawing = {"draws": draws or DRAWS, "seed": seed}
     baseline = sc.random_baseline(loaded, circuit, prompts, **drawing, **common)
-    curves = _curves(loaded, opened, feature_run, prompts, not no_random, drawing, common)
+    judged = evaluation.faithfulness == evaluation.faithfulness  # otherwise it is undefined at every size
+    curves = None
+    if judged and scores is not None:
+        curves = _curves(loaded, scores, arguments, feature_run, prompts, not no_random, drawing, common)
     compared = {} if curves is None or curves.neurons is None else {"neurons, same sites": curves.neurons}
     if curves is not None:
         compared |= _beside(loaded, others, arguments, feature_run, found_on, prompts, curves, common)
@@ -182,7 +185,7 @@ def report(
             beside=compared,
             policies=policies,
             name=arguments.method,
-            scores=_scores(folder, feature_run),
+            scores=scores,
             meanings={**of_mlps, **told.nodes},
             looked_at=told.looked_at,
             explorer=explorer,
@@ -194,7 +197,7 @@ def report(
             },
             missing={
                 "curve": f"There is no {SCORES} in the run's folder.",
-                "explorer": f"Run 'sparse-circuits view {run} --explore {folder / EXPLORER}', and then this command again.",
+                "explorer": f"Run '{page_command}', and then this command again.",
                 **told.missing,
             },
             title=title,
@@ -225,27 +228,6 @@ def _checked(out: Path) -> Path:
     return out
 
 
-def _fitting(model: Any, opened: Opened, task: Task) -> Task:
-    """The prompts that are no longer than those that a circuit with positions was found on.
-
-    Raises:
-        InputError: if there are none.
-    """
-    from sparse_circuits.model import anatomy_of
-
-    positions = opened.circuit.graph.positions
-    if not positions or not all(name.isdecimal() for name in positions):
-        return task
-    ids = task.tokenized(model, anatomy_of(model), corrupted=False).clean
-    rows = [row for row, prompt in enumerate(ids) if len(prompt) <= len(positions)]
-    if not rows:
-        raise InputError(
-            f"The circuit tells positions apart up to token {len(positions)}, and all prompts of {task.name} are longer; "
-            "give others with --task or --seed."
-        )
-    return task if len(rows) == len(task) else task[rows]
-
-
 def _explorer(folder: Path) -> str | None:
     """The page beside the run."""
     path = folder / EXPLORER
@@ -274,21 +256,18 @@ def _evaluated(
 
 
 def _curves(
-    model: Any, opened: Opened, run: FeatureRun | None, task: Task, random: bool, drawing: dict[str, int],
-    common: dict[str, Any],
-) -> Curves | None:  # fmt: skip
-    """Other sizes with random circuits of each, if the run's scores are there; of edges with positions only a few sizes."""
+    model: Any, scores: Any, arguments: Arguments, run: FeatureRun | None, task: Task, random: bool,
+    drawing: dict[str, int], common: dict[str, Any],
+) -> Curves:  # fmt: skip
+    """Other sizes with random circuits of each; not of edges with positions, where a circuit costs many times what it does
+    without.
+    """
     import sparse_circuits as sc
 
-    path = opened.path.parent / SCORES
-    if not path.is_file():
-        return None
     if run is not None:
         return feature_curves(model, run, task, random=random, **drawing, **common)
-    scores = sc.Scores.load(path)
+    curve = curve_as_found(model, scores, task, arguments, **common)
     costly = scores.graph.level == "edges" and bool(scores.graph.positions)
-    sizes = [max(1, round(share * scores.graph.size)) for share in _FEW] if costly else None
-    curve = curve_as_found(model, scores, task, opened.arguments, sizes=sizes, **common)
     circuits = [e.circuit for e in curve.evaluations if 0 < e.circuit.size < scores.graph.size]
     drawn = circuits if random and not costly else []
     return Curves(curve, None, tuple(sc.random_baseline(model, one, task, **drawing, **common) for one in drawn))
@@ -319,6 +298,11 @@ def _corrupted(model: Any, task: Task, common: dict[str, Any]) -> Any:
 
 
 def _scores(folder: Path, run: FeatureRun | None) -> Any:
+    """What the circuit was chosen from, if it is there.
+
+    Raises:
+        FileFormatError: for a file that is damaged.
+    """
     import sparse_circuits as sc
 
     if not (folder / SCORES).is_file():

@@ -29,8 +29,9 @@ def evaluate_baseline(
         batch_size: examples at a time; "auto" for as many as fit.
 
     Returns:
-        float32 ``[examples]``, on the CPU, in the task's order. Cost: one forward pass; on corrupted prompts two where the metric
-        needs the clean logits.
+        float32 ``[examples]``, on the CPU, in the task's order.
+
+    Cost: one forward pass; on corrupted prompts two where the metric needs the clean logits.
 
     Raises:
         InputError: before any pass is made: missing corrupted prompts, bad rows, a wrong batch size.
