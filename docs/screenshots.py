@@ -14,6 +14,7 @@ from sparse_circuits.cli.demo import AGREEMENT, IOI, demo
 from sparse_circuits.cli.page import PAGE
 
 HERE = Path(__file__).parent
+SELECTED = {IOI: "a2.h4", AGREEMENT: "resid_3.f344"}
 OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -38,13 +39,10 @@ def main() -> None:
             warnings.simplefilter("ignore")
             demo(runs)
         browser = playwright.chromium.launch(executable_path=args.browser, args=OPTIONS)
-        for name in (IOI, AGREEMENT):
+        for name, node in SELECTED.items():
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.goto((runs / name / PAGE).absolute().as_uri())
-            page.locator("#panel ul.edges button").first.click()  # the strongest node with a meaning
-            if not page.locator("#panel .meaning").count():
-                page.keyboard.press("Escape")
-                page.locator("#panel ul.edges button").nth(1).click()
+            page.locator("#panel ul.edges button", has_text=node).click()
             page.mouse.move(5, 5)
             page.evaluate("document.activeElement.blur()")
             page.wait_for_timeout(500)

@@ -40,7 +40,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class FeatureGraph:
-    """What a feature circuit is found in: the nodes of some sites, cut at every one of them (design, section 5.4).
+    """What a feature circuit is found in: the nodes of some sites, cut at every one of them.
 
     Nodes are numbered place after place; with positions each stands once per position, one after the other; the last
     number of all is the logits'. An edge goes from one node to another where a path between them crosses no other
@@ -140,6 +140,7 @@ class FeatureGraph:
 
     @property
     def n_positions(self) -> int:
+        """How often every node stands in the graph: once per position or span, or once."""
         return max(1, len(self.positions))
 
     @cached_property
@@ -171,6 +172,7 @@ class FeatureGraph:
         return slice(self.offsets[place] * self.n_positions, self.offsets[place + 1] * self.n_positions)
 
     def name_of(self, node: int) -> str:
+        """A node's name by its number: ``resid_3.f217``, ``attn_1.error@7``, ``logits``."""
         if node == self.logits:
             return LOGITS
         at, position = divmod(node, self.n_positions)

@@ -190,14 +190,17 @@ class Graph(Components):
 
     @property
     def units_per_head(self) -> int:
+        """Parts that a head has at this level: d_model outputs, d_head neurons, or itself alone."""
         return {"edges": 1, "nodes": 1, "outputs": self.d_model, "neurons": self.d_head}[self.level]
 
     @property
     def units_per_mlp(self) -> int:
+        """Parts that an MLP has at this level: d_model outputs, d_mlp neurons, or itself alone."""
         return {"edges": 1, "nodes": 1, "outputs": self.d_model, "neurons": self.d_mlp}[self.level]
 
     @property
     def units_of_input(self) -> int:
+        """Parts that the input has at this level: d_model outputs, or itself alone."""
         return self.d_model if self.level == "outputs" else 1
 
     @property
@@ -265,6 +268,7 @@ class Graph(Components):
         return [self.rows[i] for (i,) in at.tolist()]
 
     def edge_name(self, source: int, destination: int) -> str:
+        """The name of an edge by its row and column."""
         return f"{self.rows[source]}->{self.columns[destination]}"
 
     @cached_property
