@@ -31,7 +31,10 @@ def provenance(model: Any, task: Task, **more: Any) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    return {name: _version(name) for name in ("sparse-circuits", "torch", "transformer-lens", "transformers")}
+    from sparse_circuits import __version__
+
+    others = {name: _version(name) for name in ("torch", "transformer-lens", "transformers")}
+    return {"sparse-circuits": __version__, **others}
 
 
 @cache  # of a small model, reading them takes a third of the time of an attribution

@@ -16,6 +16,7 @@ from sparse_circuits.cli.feature_search import feature_graph
 from sparse_circuits.cli.load import ablation_named, fitting, load_model_on, open_circuit, prompts_of
 from sparse_circuits.cli.methods import flag
 from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, BatchSize, Device, Draws, Examples, NewSeed, option
+from sparse_circuits.cli.page import PAGE
 from sparse_circuits.cli.record import RECORD, SCORES, Arguments
 from sparse_circuits.errors import InputError
 
@@ -30,7 +31,7 @@ EXAMPLES = (
     "report runs/gpt2 --text book.txt --tokens 200000 --methods eap --methods relp",
     "report runs/ioi --no-methods --no-random --interactive",
 )
-REPORT, EXPLORER = "report.html", "explorer.html"
+REPORT = "report.html"
 SHOWN = 20
 COMPARING, MEANING = "What it is compared with", "What its nodes mean"
 
@@ -142,7 +143,7 @@ def report(
     common |= {"progress": True, **policy}
     known = None if feature_run is None else feature_run.dictionaries
     how = f"Run 'sparse-circuits features {shlex.quote(str(run))} --text FILE', and then this command again."
-    page_command = shlex.join(["sparse-circuits", "view", str(run), "--explore", str(folder / EXPLORER)])
+    page_command = shlex.join(["sparse-circuits", "view", str(run), "--explore", str(folder / PAGE)])
     if no_meanings:
         told = meanings.Meanings(missing={"meanings": how})
     elif pages is not None:
@@ -230,7 +231,7 @@ def _checked(out: Path) -> Path:
 
 def _explorer(folder: Path) -> str | None:
     """The page beside the run."""
-    path = folder / EXPLORER
+    path = folder / PAGE
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError:

@@ -15,7 +15,7 @@ from sparse_circuits.attribution.ablation import Ablation
 from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.circuit.select import growth, marked
 from sparse_circuits.errors import InputError
-from sparse_circuits.evaluation.bootstrap import interval
+from sparse_circuits.evaluation.bootstrap import interval, median
 from sparse_circuits.evaluation.evaluate import evaluate_many
 from sparse_circuits.evaluation.feature_baseline import active_features, random_features
 from sparse_circuits.evaluation.feature_evaluate import with_dictionaries
@@ -51,7 +51,7 @@ class Baseline:
     @property
     def median(self) -> float:
         """Of the draws' faithfulness."""
-        return float(self.faithfulness.median())
+        return median(self.faithfulness)
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -21,6 +21,11 @@ def interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
     return (low, high)
 
 
+def median(values: Tensor) -> float:
+    """The middle value, of an even number the mean of the two in the middle; NaN if one is."""
+    return float(torch.quantile(values.double(), 0.5))
+
+
 def ratio(
     circuit: Tensor, clean: Tensor, empty: Tensor, *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:

@@ -164,7 +164,7 @@ def of_trace(trace: Trace) -> str:
     effects.sort(key=lambda pair: -abs(pair[1]))
     edges = [(f"{edge.source}->{edge.target}", edge.effect) for edge in trace.edges]
     runs = f"{len(trace.runs):,} run" + "s" * (len(trace.runs) != 1)
-    known = f"{len(effects):,} features in {runs}; {len(trace.nodes) - len(effects):,} more reached"
+    known = f"{len(effects):,} feature{'s' * (len(effects) != 1)} in {runs}; {len(trace.nodes) - len(effects):,} more reached"
     tables = (
         ranked(f"strongest {what}", parts[:_SHOWN], of=len(parts))
         for what, parts in (("features", effects), ("edges", edges))

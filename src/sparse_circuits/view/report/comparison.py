@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparse_circuits.evaluation.bootstrap import interval
+from sparse_circuits.evaluation.bootstrap import interval, median
 from sparse_circuits.evaluation.curve import Curve
 from sparse_circuits.view.curve import plot_curve
 from sparse_circuits.view.report.given import Given
@@ -107,5 +107,5 @@ def _random_area(random: Sequence[Baseline], curve: Curve) -> list[Piece]:
         for i in range(min(len(one.evaluations) for _, one in there))
     ]
     found = (torch.tensor([getattr(one, what) for one in drawn]) for what in ("area", "distance"))
-    middle = (bounded(float(values.median()), interval(values), 3) for values in found)
+    middle = (bounded(median(values), interval(values), 3) for values in found)
     return ["random, median of draws", *middle]
