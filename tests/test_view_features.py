@@ -291,13 +291,13 @@ def test_nodes_only_and_no_layer_empty_of_meaning() -> None:
 def test_caption_has_title_evaluation_and_baseline() -> None:
     circuit = circuit_on("resid")
     evaluation = replace(evaluation_of(circuit), errors="remove", start_layer=1)
-    baseline = Baseline(circuit.size, tuple(evaluation_of(circuit, 0.1 + 0.01 * i) for i in range(20)))
+    baseline = Baseline(circuit.size, tuple(evaluation_of(circuit, 0.1 + 0.02 * i) for i in range(20)))
     text = words(draw_feature_circuit(circuit, evaluation=evaluation, baseline=baseline))
     assert text.count("sva-across-rc, toy") == 1
     joined = text.replace("\n", " ")
     assert "faithfulness 0.80 [" in joined
     assert "under patch ablation from layer 1, all errors removed" in joined
-    assert "random features, as many per site: 0.19 (median of 20)" in joined
+    assert "random features, as many per site: 0.29 (median of 20)" in joined
     assert "Verbs" in words(draw_feature_circuit(circuit, title="Verbs"))
 
 
