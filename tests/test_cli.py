@@ -586,6 +586,105 @@ def test_view_as_a_page(found: Result, tmp_path: Path) -> None:
     assert not (tmp_path / "x.html").exists()
 
 
+def copied(name: str, to: Path, *without: str) -> Path:
+    """A run's folder, less what other tests may have left in it."""
+    return Path(shutil.copytree(name, to, ignore=shutil.ignore_patterns("curve.*", "features*", *without)))
+
+
+def test_view_makes_the_page_of_a_run_again(found: Result, tmp_path: Path) -> None:
+    """The same bytes; where ``evaluate --curve`` measured since, with what that did."""
+    run = copied("first", tmp_path / "run")
+    ok("view", run, "--explore", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == (run / "explorer.html").read_bytes()
+    ok("evaluate", run, "--curve", "--completeness", "--seed", 0, "--examples", 3, "--ablation", "zero", "--draws", 21)
+    ok("view", run, "--explore", tmp_path / "since.html")
+    data, since = page_data(tmp_path / "since.html"), json.loads((run / "curve.json").read_text())
+    (curve,), (own,) = data["curves"], data["evaluations"]
+    asked = Record.load(run / "run.json").arguments.size
+    assert [(point["asked"], point["size"]) for point in curve["points"]] == list(
+        zip(since["requested"], since["sizes"], strict=True)
+    )
+    assert [point["value"] for point in curve["points"]] == pytest.approx(since["faithfulness"], rel=1e-3)
+    assert (curve["ablation"], own["ablation"], own["x"], data["steps"][data["start"]]) == (
+        "zero",
+        "zero",
+        asked,
+        asked,
+    )
+    circuit = since["circuit"]
+    assert [own[key] for key in ("size", "value", "mean", "completeness")] == pytest.approx(
+        [circuit[key] for key in ("size", "faithfulness", "metric", "completeness")], rel=1e-3
+    )
+    assert [own["low"], own["high"]] == pytest.approx(circuit["faithfulness_interval"], rel=1e-3)
+    assert (data["random"]["draws"], data["random"]["size"]) == (21, circuit["size"])
+    assert data["random"]["value"] == pytest.approx(circuit["random"]["median"], rel=1e-3)
+
+
+def test_view_of_a_run_that_is_not_whole(found: Result, tmp_path: Path) -> None:
+    """Without its scores, the circuit's own sizes; with another circuit in its place, nothing that the run measured."""
+    results = json.loads(Path("first/run.json").read_text())["results"]
+    bare = copied("first", tmp_path / "bare", "scores.safetensors")
+    ok("view", bare, "--explore", tmp_path / "bare.html")
+    data = page_data(tmp_path / "bare.html")
+    assert data["steps"][-1] == results["size"]["circuit"] == data["evaluations"][0]["x"]
+    assert [point["x"] for point in data["curves"][0]["points"]] == results["curve"]["sizes"]
+    other = copied("first", tmp_path / "other")
+    circuit = sc.Scores.load(other / "scores.safetensors").top(20)
+    circuit.save(other / "circuit.safetensors")
+    ok("view", other, "--explore", tmp_path / "other.html")
+    data = page_data(tmp_path / "other.html")
+    assert (data["curves"], data["evaluations"], data["random"]) == ([None], [None], None)
+    assert data["steps"][-1] == circuit.size
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("curve.json", lambda text: text[:-20]),
+        ("curve.json", lambda text: text.replace('"circuit"', '"curcuit"')),
+        ("curve.json", lambda text: re.sub(r'("requested": )\[[^]]*\]', r"\1[1, 2]", text)),
+        ("run.json", lambda text: text.replace('"median": ', '"median": "a", "was": ')),
+    ],
+    ids=["cut off", "a name", "lengths", "no number"],
+)
+def test_view_of_damaged_records(name: str, change: Callable[[str], str], found: Result, tmp_path: Path) -> None:
+    run_folder = copied("first", tmp_path / "run")
+    ok("evaluate", run_folder, "--curve", "--seed", 0, "--examples", 2)
+    text = (run_folder / name).read_text()
+    (run_folder / name).write_text(change(text))
+    assert (run_folder / name).read_text() != text
+    refused = run("view", run_folder, "--explore", tmp_path / "x.html")
+    assert refused.exit_code == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: {run_folder / name} is damaged (")
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_view_compares(found: Result, tmp_path: Path) -> None:
+    """Two runs on one page, each with its own curve, called by what sets them apart."""
+    first, n = copied("first", tmp_path / "first"), Record.load(Path("first/run.json")).arguments.size
+    ok("find", "--from", "first/run.json", "--ablation", "zero", "--out", tmp_path / "zero")
+    ok("view", first, "--compare", tmp_path / "zero", "--explore", tmp_path / "both.html")
+    data = page_data(tmp_path / "both.html")
+    assert data["two"]
+    assert data["labels"] == ["patch ablation", "zero ablation"]
+    for i, folder in enumerate((first, tmp_path / "zero")):
+        alone, results = page_data(folder / "explorer.html"), json.loads((folder / "run.json").read_text())["results"]
+        assert data["curves"][i] == alone["curves"][0]
+        assert data["evaluations"][i] == alone["evaluations"][0]
+        assert data["steps"] == alone["steps"]
+        assert data["sizes"][i][data["start"]] == results["size"]["circuit"]
+    assert data["steps"][data["start"]] == n
+    # chosen in another way, no size asked for stands for both: each is shown by its own parts
+    ok("find", "--from", "first/run.json", "--select", "top", "--out", tmp_path / "top")
+    ok("view", first, "--compare", tmp_path / "top", "--explore", tmp_path / "both.html", "--title", "Two ways")
+    data = page_data(tmp_path / "both.html")
+    sizes = [sc.Circuit.load(folder / "circuit.safetensors").size for folder in (first, tmp_path / "top")]
+    assert [side[-1] for side in data["sizes"]] == sizes == [one["x"] for one in data["evaluations"]]
+    assert data["labels"] == [str(first), str(tmp_path / "top")]
+    assert data["title"] == "Two ways"
+
+
 # --- lists, demo ---
 
 
@@ -845,6 +944,14 @@ BAD = [
     (("evaluate", "alien.safetensors", "--model", "./tiny"), nothing, "The graph is of another model"),
     (("view", "none.safetensors"), nothing, "No file at none.safetensors"),
     (("view", "first", "--out", "circuit.bmp"), nothing, "expected a folder, or a file that ends in .svg"),
+    (("view", "first", "--explore", "circuit.svg"), nothing, "expected a name that ends in .html"),
+    (("view", "first", "--compare", "first"), nothing, "--compare goes with --explore"),
+    (("view", "first", "--explore", "x.html", "--compare", "none"), nothing, "No file at none"),
+    (
+        ("view", "first", "--explore", "x.html", "--compare", "units.safetensors"),
+        nothing,
+        "--compare units.safetensors: that circuit is of another graph",
+    ),
     (
         ("view", "units.safetensors", "--max-edges", 3),
         nothing,

@@ -467,3 +467,5 @@ def test_a_run_leaves_a_page_to_explore_it_in(found: str) -> None:
     assert data["random"]["value"] == pytest.approx(record.results["random"]["median"], abs=1e-3)
     ok("find", "--from", "first/run.json", "--out", "page-again")
     assert Path("page-again/explorer.html").read_bytes() == Path("first/explorer.html").read_bytes()
+    ok("view", "first", "--explore", "viewed.html")
+    assert Path("viewed.html").read_bytes() == Path("first/explorer.html").read_bytes()

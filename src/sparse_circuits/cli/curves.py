@@ -1,4 +1,4 @@
-"""Faithfulness at other sizes: what ``evaluate --curve`` writes and prints."""
+"""Faithfulness at other sizes: what ``evaluate --curve`` writes and prints, and how records have it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from sparse_circuits.cli.record import Arguments
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import FeatureScores, Scores
-    from sparse_circuits.evaluation import Baseline, Curve
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
     from sparse_circuits.task import Task
+
+CURVE = "curve.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,14 @@ def curve_as_found(
     return faithfulness_curve(model, scores, task, select=select, signed=signed, **common)
 
 
-def write_curves(made: Curves, folder: Path, about: dict[str, Any]) -> list[Path]:
-    """Write a picture twice, and the numbers."""
+def write_curves(
+    made: Curves, folder: Path, about: dict[str, Any], evaluation: Evaluation, baseline: Baseline
+) -> list[Path]:
+    """Write a picture twice, and the numbers.
+
+    Args:
+        evaluation, baseline: of the run's own circuit, on the same prompts.
+    """
     from sparse_circuits.circuit.files import write_atomically
     from sparse_circuits.view.curve import plot_curve
 
@@ -48,16 +56,23 @@ def write_curves(made: Curves, folder: Path, about: dict[str, Any]) -> list[Path
     content = {
         **about,
         "ablation": curve.evaluations[0].ablation,
-        "requested": curve.requested,
         "level": curve.evaluations[0].circuit.graph.level,
-        **_numbers(curve),
+        **numbers_of(curve),
         "area": curve.area,
         "area_interval": curve.area_interval,
         "distance": curve.distance,
         "distance_interval": curve.distance_interval,
     }
+    content["circuit"] = {
+        "size": evaluation.circuit.size,
+        "metric": evaluation.mean,
+        "faithfulness": evaluation.faithfulness,
+        "faithfulness_interval": evaluation.faithfulness_interval,
+        "completeness": evaluation.completeness,
+        "random": numbers_of_random(baseline),
+    }
     if made.neurons is not None:
-        content["neurons"] = _numbers(made.neurons)
+        content["neurons"] = numbers_of(made.neurons)
     if made.random:
         content["random"] = {
             "sizes": [baseline.size for baseline in made.random],
@@ -65,7 +80,7 @@ def write_curves(made: Curves, folder: Path, about: dict[str, Any]) -> list[Path
             "intervals": [baseline.interval for baseline in made.random],
         }
     text = json.dumps(finite(content), indent=2) + "\n"
-    files = [folder / name for name in ("curve.svg", "curve.png", "curve.json")]
+    files = [folder / name for name in ("curve.svg", "curve.png", CURVE)]
     beside = {} if made.neurons is None else {"neurons, same sites": made.neurons}
     with output.working("drawing"):
         for picture in files[:2]:
@@ -110,5 +125,20 @@ def report_curves(name: str, made: Curves, files: list[Path]) -> None:
     output.pairs([("area under the curve", area), ("area between it and 1", distance), ("curve", written)])
 
 
-def _numbers(curve: Curve) -> dict[str, Any]:
-    return {"sizes": curve.sizes, "faithfulness": curve.faithfulness, "intervals": curve.intervals}
+def numbers_of(curve: Curve) -> dict[str, Any]:
+    """A curve as records have it."""
+    return {
+        "requested": curve.requested,
+        "sizes": curve.sizes,
+        "faithfulness": curve.faithfulness,
+        "intervals": curve.intervals,
+    }
+
+
+def numbers_of_random(baseline: Baseline) -> dict[str, Any]:
+    """Random circuits of one size, as records have them."""
+    return {
+        "faithfulness": baseline.faithfulness.tolist(),
+        "median": baseline.median,
+        "interval": baseline.interval,
+    }

@@ -112,14 +112,14 @@ def evaluate(
     output.line()
     of_neurons = dict(zip(neurons, results[len(plain) :], strict=True))
     output.comparison(dict(zip(plain, results, strict=False)), baselines, of_neurons)
-    for name, one in opened.items() if curve else ():
+    for (name, one), result in zip(opened.items(), results, strict=False) if curve else ():
         folder, about = one.path.parent, {"task": task_name, "examples": len(prompts), "seed": seed}
         if name in runs:
             made = feature_curves(loaded, runs[name], prompts, draws=draws or DRAWS, seed=seed, **common)
         else:
             scores = sc.Scores.load(one.path.parent / SCORES)
             made = Curves(curve_as_found(loaded, scores, prompts, one.arguments, **common))
-        report_curves(name, made, write_curves(made, folder, about))
+        report_curves(name, made, write_curves(made, folder, about, result, baselines[name]))
 
 
 def _named(opened: list[Opened]) -> dict[str, Opened]:

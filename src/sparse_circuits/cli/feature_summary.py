@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sparse_circuits.cli import output
+from sparse_circuits.cli.curves import numbers_of, numbers_of_random
 from sparse_circuits.cli.feature_search import FoundFeatures
 from sparse_circuits.cli.folder import new_folder
-from sparse_circuits.cli.page import PAGE, write_page
+from sparse_circuits.cli.page import PAGE, RunPage
 from sparse_circuits.cli.record import CIRCUIT, NEURONS, RECORD, SCORES, Record
 from sparse_circuits.cli.summary import PICTURES
 
@@ -29,9 +30,9 @@ def write_features(found: FoundFeatures, out: Path, force: bool, **page: Any) ->
             files.append(NEURONS)
         for picture in PICTURES:
             draw_feature_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
-        write_page(found, folder, **page)
         record = Record(found.arguments, found.circuit.provenance, _results(found), tuple(files))
         (folder / RECORD).write_text(record.text, encoding="utf-8")
+        RunPage.of_run(found.circuit, found.scores, record).page(**page).save(folder / PAGE)
 
 
 def report_features(found: FoundFeatures, out: Path) -> None:
@@ -177,11 +178,8 @@ def _results(found: FoundFeatures) -> dict[str, Any]:
             "faithfulness": neurons.faithfulness,
             "interval": neurons.faithfulness_interval,
         },
-        "random": {
-            "faithfulness": baseline.faithfulness.tolist(),
-            "median": baseline.median,
-            "interval": baseline.interval,
-        },
+        "random": numbers_of_random(baseline),
+        "curve": None if found.curve is None else numbers_of(found.curve),
         "convergence_gaps": scores.convergence_gaps,
         "passes": {"forward": scores.passes[0], "backward": scores.passes[1]},
         "seconds": round(found.seconds, 2),

@@ -1,17 +1,24 @@
-"""The page that a run leaves to explore its circuit in, with circuits of other sizes from the same scores."""
+"""The page to explore a run's circuit in, with circuits of other sizes from the same scores."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from sparse_circuits.cli.curves import CURVE
+from sparse_circuits.cli.load import Opened, ablation_named
+from sparse_circuits.cli.record import RECORD, SCORES, Record
+from sparse_circuits.errors import FileFormatError
 
+if TYPE_CHECKING:
     from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
-    from sparse_circuits.cli.feature_search import FoundFeatures
-    from sparse_circuits.cli.search import Found
     from sparse_circuits.evaluation import Curve, Evaluation
+    from sparse_circuits.view.explorer import Page
+    from sparse_circuits.view.explorer.quality import Quality
 
 PAGE = "explorer.html"
 _SMALLER = (8, 4, 2)
@@ -50,25 +57,108 @@ def curve_through(
     return Curve(tuple(n for n, _ in found), tuple(evaluation for _, evaluation in found))
 
 
-def write_page(found: Found | FoundFeatures, folder: Path, **options: Any) -> None:
-    """Write the page: the scores with a slider over the circuit's size, or a circuit that no size stands for by itself.
+@dataclass(frozen=True, eq=False)
+class RunPage:
+    """What is shown of a circuit, and of circuits of other sizes from the same scores where its size stands for it.
 
-    Args:
-        options: of :func:`explore`: a title, what nodes mean.
+    Attributes:
+        scores: None for a circuit alone.
+        measured: how good they are, as records have it; empty for a circuit that no record is of.
+        select, signed: how they are taken from the scores.
+        max_size: the slider's end; None for the page's own.
     """
-    from sparse_circuits.view.explorer import explore
 
-    known: dict[str, Any] = {"evaluation": found.evaluation, "baseline": found.baseline, **options}
-    if found.curve is None:
-        explore(found.circuit, folder / PAGE, **known)
-        return
-    selection = found.circuit.provenance["selection"]
-    explore(
-        found.scores,
-        folder / PAGE,
-        curve=found.curve,
-        select=selection["rule"],
-        signed=selection["signed"],
-        max_size=found.curve.requested[-1],
-        **known,
-    )
+    circuit: Circuit | FeatureCircuit
+    scores: Scores | FeatureScores | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    select: str = "greedy"
+    signed: bool = False
+    max_size: int | None = None
+
+    @classmethod
+    def of_run(
+        cls, circuit: Circuit | FeatureCircuit, scores: Scores | FeatureScores | None, record: Record
+    ) -> RunPage:
+        """With what the run itself measured."""
+        results, selection = record.results, circuit.provenance["selection"]
+        measured = {
+            "ablation": ablation_named(record.arguments.ablation).kind,
+            "size": results["size"]["circuit"],
+            "metric": results["metric"]["circuit"],
+            **{key: results[key] for key in ("faithfulness", "faithfulness_interval", "random")},
+            "curve": results.get("curve"),
+        }
+        if scores is None or measured["curve"] is None:
+            return cls(circuit, measured=measured)
+        return cls(
+            circuit, scores, measured, selection["rule"], selection["signed"], measured["curve"]["requested"][-1]
+        )
+
+    @classmethod
+    def opened(cls, opened: Opened) -> RunPage:
+        """With what ``evaluate --curve`` measured since, where it did, in place of what the run measured.
+
+        Raises:
+            FileFormatError: for records or scores that are damaged.
+        """
+        from sparse_circuits.circuit import Scores
+
+        circuit, record, folder = opened.circuit, opened.record, opened.path.parent
+        if record is None or record.provenance.get("selection") != circuit.provenance.get("selection"):
+            return cls(circuit)
+        scores = Scores.load(folder / SCORES) if (folder / SCORES).is_file() else None
+        with _of(folder / RECORD):
+            found = cls.of_run(circuit, scores, record)
+            found.quality(found.scores is not None)
+        if found.scores is None or not (folder / CURVE).is_file():
+            return found
+        with _of(folder / CURVE):
+            since = json.loads((folder / CURVE).read_text(encoding="utf-8"))
+            curve = {key: since[key] for key in ("requested", "sizes", "faithfulness", "intervals")}
+            measured = {**since["circuit"], "ablation": since["ablation"], "curve": curve}
+            found = replace(found, measured=measured, max_size=None)
+            found.quality(True)
+        return found
+
+    def quality(self, by_asked: bool) -> Quality:
+        """How good they are, for a slider over what is asked of scores or over a circuit's own parts."""
+        from sparse_circuits.view.explorer.quality import Quality, curve_data, evaluation_data, random_data
+
+        known = self.measured
+        if not known:
+            return Quality()
+        ablation, size, curve, random = known["ablation"], known["size"], known["curve"], known["random"]
+        x = self.circuit.provenance["selection"]["n"] if by_asked else size
+        value, interval = known["faithfulness"], known["faithfulness_interval"]
+        return Quality(
+            None if curve is None else curve_data(**curve, ablation=ablation, by_asked=by_asked),
+            evaluation_data(x, size, value, interval, known.get("completeness"), known["metric"], ablation),
+            random_data(size, random["median"], random["interval"], len(random["faithfulness"])),
+        )
+
+    def page(self, other: RunPage | None = None, **options: Any) -> Page:
+        """The page, with a second circuit beside this one if there is one; ``options`` are those of :func:`explore`.
+
+        Two are shown by what is asked for where both are taken from scores in the same way, or else each by its own parts.
+        """
+        from sparse_circuits.view.explorer.page import page_of
+
+        both = [self] if other is None else [self, other]
+        by_asked = all(one.scores is not None for one in both) and len({(one.select, one.signed) for one in both}) == 1
+        if by_asked:
+            ends = [one.max_size for one in both if one.max_size is not None]
+            known = {"max_size": max(ends) if len(ends) == len(both) else None}
+            options = {**known, "select": self.select, "signed": self.signed, **options}
+        sides: list[Any] = [one.scores if by_asked else one.circuit for one in both]
+        return page_of(sides, [one.quality(by_asked) for one in both], **options)
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """What is missing from a record, or of another kind, is said of its file."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FileFormatError(
+            f"{path} is damaged ({type(error).__name__}: {error}); make it again, or move it away."
+        ) from None

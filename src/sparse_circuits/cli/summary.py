@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sparse_circuits.cli import output
+from sparse_circuits.cli.curves import numbers_of, numbers_of_random
 from sparse_circuits.cli.folder import new_folder
-from sparse_circuits.cli.page import PAGE, write_page
+from sparse_circuits.cli.page import PAGE, RunPage
 from sparse_circuits.cli.record import CIRCUIT, RECORD, SCORES, Arguments, Record
 from sparse_circuits.cli.search import Found
 
@@ -23,10 +24,10 @@ def write(found: Found, out: Path, force: bool, **page: Any) -> None:
         found.scores.save(folder / SCORES)
         for picture in PICTURES:
             draw_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
-        write_page(found, folder, **page)
         files = (CIRCUIT, SCORES, *PICTURES, PAGE, RECORD)
         record = Record(found.arguments, found.circuit.provenance, _results(found), files)
         (folder / RECORD).write_text(record.text, encoding="utf-8")
+        RunPage.of_run(found.circuit, found.scores, record).page(**page).save(folder / PAGE)
 
 
 def report(found: Found, out: Path) -> None:
@@ -125,11 +126,8 @@ def _results(found: Found) -> dict[str, Any]:
         },
         "faithfulness": evaluation.faithfulness,
         "faithfulness_interval": evaluation.faithfulness_interval,
-        "random": {
-            "faithfulness": baseline.faithfulness.tolist(),
-            "median": baseline.median,
-            "interval": baseline.interval,
-        },
+        "random": numbers_of_random(baseline),
+        "curve": None if found.curve is None else numbers_of(found.curve),
         "convergence_gap": scores.convergence_gap,
         "passes": {"forward": scores.passes[0], "backward": scores.passes[1]},
         "seconds": round(found.seconds, 2),

@@ -9,6 +9,7 @@ from sparse_circuits.cli import output
 from sparse_circuits.cli.load import Opened, open_circuit
 from sparse_circuits.cli.meanings import from_pages, read_pages
 from sparse_circuits.cli.options import MAX_EDGES, MAX_NODES, RunOrCircuit, option
+from sparse_circuits.cli.page import RunPage
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ EXAMPLES = (
     "view runs/ioi --max-edges 50",
     "view runs/rc --max-nodes 40 --max-edges 100 --out pictures",
     "view runs/ioi --explore ioi.html --max-edges 1000",
+    "view runs/eap --compare runs/eap-ig --explore both.html",
     "view ioi.safetensors --out pictures/ioi.pdf --title 'Who gets the ring'",
 )
 ENDINGS = (".svg", ".png", ".dot")
@@ -58,11 +60,15 @@ def view(
         Path | None,
         option("--explore", "Write instead a page to explore it in (.html).", metavar="FILE"),
     ] = None,
+    compare: Annotated[
+        Path | None,
+        option("--compare", "On the page, a second circuit beside this one.", metavar="RUN_OR_CIRCUIT"),
+    ] = None,
 ) -> None:
     """Draw a circuit.
 
     As a picture (.svg, .png, .pdf), and as text for Graphviz (.dot), which always has everything; or as one page to explore it
-    in (.html), with what 'features' found of its nodes.
+    in (.html), at other sizes too, with how good it is and what 'features' found of its nodes.
     """
     opened = open_circuit(circuit)
     if explore is not None:
@@ -71,8 +77,13 @@ def view(
                 "--explore writes a page with a slider over the circuit's size; leave --out, --max-size and --max-nodes out."
             )
         _limits(opened.circuit, max_edges, None, None)
-        _explore(opened, explore, title, max_edges)
+        other = None if compare is None else open_circuit(compare)
+        if other is not None:
+            _check_compared(opened, other)
+        _explore(opened, other, explore, title, max_edges)
         return
+    if compare is not None:
+        raise InputError("--compare goes with --explore, which writes a page with both circuits.")
     limits = _limits(opened.circuit, max_edges, max_size, max_nodes)
     files = _files(opened, out)
     with output.working("drawing"):
@@ -81,16 +92,45 @@ def view(
     output.pairs(("picture" if file.suffix != ".dot" else "Graphviz", str(file)) for file in files)
 
 
-def _explore(opened: Opened, path: Path, title: str | None, max_edges: int | None) -> None:
-    """The page, with what the command ``features`` wrote beside the circuit."""
-    from sparse_circuits.view.explorer import explore
+def _explore(opened: Opened, other: Opened | None, path: Path, title: str | None, max_edges: int | None) -> None:
+    """The page, with what the command ``features`` wrote beside the circuits."""
+    from sparse_circuits.view.explorer.page import checked
     from sparse_circuits.view.explorer.side import MOST_EDGES
 
-    pages = read_pages(opened.path.parent)
-    meanings = None if pages is None else from_pages(pages, (), None).nodes
+    path = checked(path)
+    both = [opened] if other is None else [opened, other]
+    pages = [read_pages(one.path.parent) for one in reversed(both)]
+    meanings = {
+        name: one for page in pages if page is not None for name, one in from_pages(page, (), None).nodes.items()
+    }
+    options: dict[str, Any] = {"title": title, "meanings": meanings, "max_edges": max_edges or MOST_EDGES}
+    if other is not None:
+        options["labels"] = _labels(opened, other)
     with output.working("writing the page"):
-        explore(opened.circuit, path, title=title, meanings=meanings, max_edges=max_edges or MOST_EDGES)
+        shown = [RunPage.opened(one) for one in both]
+        shown[0].page(*shown[1:], **options).save(path)
     output.pairs([("page", str(path))])
+
+
+def _labels(opened: Opened, other: Opened) -> tuple[str, str] | None:
+    """What the two are called: by what sets them apart, or by their places."""
+    from sparse_circuits.view.naming import differences
+
+    if differences(opened.circuit.provenance, other.circuit.provenance):
+        return None
+    return str(opened.path.parent), str(other.path.parent)
+
+
+def _check_compared(opened: Opened, other: Opened) -> None:
+    """
+    Raises:
+        InputError: for circuits that have no parts in common.
+    """
+    one, two = opened.circuit.graph, other.circuit.graph
+    if opened.of_features != other.of_features or (not opened.of_features and one != two):
+        raise InputError(
+            f"--compare {other.path}: that circuit is of another graph, {two}; expected one of {one}, as {opened.path} is."
+        )
 
 
 def _limits(

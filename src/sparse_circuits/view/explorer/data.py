@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit
 from sparse_circuits.errors import InputError
@@ -15,9 +15,6 @@ from sparse_circuits.view.explorer.layout import KINDS, Place
 from sparse_circuits.view.explorer.quality import Quality, number
 from sparse_circuits.view.explorer.side import Part, Side, together
 from sparse_circuits.view.naming import about
-
-if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Baseline
 
 FORMAT = 1
 _CROWDED = 400  # edges at first sight; where there are more, the weakest are faded out until asked for
@@ -31,7 +28,6 @@ def page_data(
     labels: tuple[str, str],
     meanings: Mapping[str, Any],
     found: Sequence[Quality],
-    baseline: Baseline | None,
     state: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything but title and subtitle."""
@@ -64,7 +60,7 @@ def page_data(
         "leftOut": [side.left_out for side in (a, b) if side is not None],
         "curves": [one.curve for one in found],
         "evaluations": [one.evaluation for one in found],
-        "random": _baseline_data(baseline),
+        "random": found[0].random,
         "meanings": known,
         "state": state,
     }
@@ -150,16 +146,6 @@ def _faintest(a: Side, b: Side | None, start: int) -> float:
             share = sorted(there, reverse=True)[_CROWDED] / top
             found = max(found, math.ceil(share * 200) / 200)
     return min(found, 0.5)
-
-
-def _baseline_data(baseline: Baseline | None) -> dict[str, Any] | None:
-    if baseline is None:
-        return None
-    low, high = baseline.interval
-    return {
-        "value": number(baseline.median), "low": number(low), "high": number(high),
-        "draws": len(baseline.evaluations), "size": baseline.size,
-    }  # fmt: skip
 
 
 def subtitle(a: Side, b: Side | None, labels: tuple[str, str], thing: str, total: int) -> list[str]:

@@ -13,7 +13,7 @@ from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scor
 from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.view.explorer.data import clean_meanings, page_data, scored, subtitle
-from sparse_circuits.view.explorer.quality import Quality, asked_of, quality_of
+from sparse_circuits.view.explorer.quality import Quality, quality_of
 from sparse_circuits.view.explorer.side import MOST_EDGES, Shown, largest_size, side_of
 from sparse_circuits.view.explorer.steps import sizes_up_to
 from sparse_circuits.view.naming import about, differences
@@ -61,7 +61,7 @@ class Page:
         Raises:
             InputError: if the name does not end in .html, or the folder does not exist.
         """
-        return write_atomically(_checked(path), lambda to: to.write_text(self.html, encoding="utf-8"))
+        return write_atomically(checked(path), lambda to: to.write_text(self.html, encoding="utf-8"))
 
     def _repr_html_(self) -> str:
         inside, title = html.escape(self.html), html.escape(self.title)
@@ -119,7 +119,7 @@ def explore(
         InputError: for anything else, for circuits of different graphs, or a curve or an evaluation of other circuits.
             FileFormatError: for a state that is none.
     """
-    to = None if path is None else _checked(path)
+    to = None if path is None else checked(path)
     sides = [side for side in (shown, compare) if side is not None]
     for name, side in zip(("", "compare="), sides, strict=False):
         if not isinstance(side, Circuit | FeatureCircuit | Scores | FeatureScores):
@@ -137,32 +137,55 @@ def explore(
         raise InputError(f"explore(labels={labels!r}): expected two names, of the first circuit and of the second.")
     curves = _per_side("curve", curve, sides)
     evaluations = _per_side("evaluation", evaluation, sides)
-    also = asked_of(sides, curves, evaluations)
-    ends = [
-        largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *asked]))
-        for side, asked in zip(sides, also, strict=True)
-    ]
-    unordered = compare is None and isinstance(shown, Circuit | FeatureCircuit) and not scored(shown)
-    steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for asked in also for n in asked})
-    a, b = [*(side_of(side, steps, n, select, signed, max_edges) for side, n in zip(sides, ends, strict=True)), None][
-        :2
-    ]
-    found = [
-        quality_of(side, dict(zip(steps, made.sizes, strict=True)), one, other)
-        for side, made, one, other in zip(sides, (a, b), curves, evaluations, strict=False)
-    ]
-    names = _labels(a, b) if labels is None else labels
-    start = _start(shown, steps, a.sizes, found[0])
-    data = page_data(a, b, steps, start, names, clean_meanings(meanings), found, baseline, _state(state))
-    data["title"] = _title(a) if title is None else title
-    data["subtitle"] = subtitle(a, b, names, a.circuit.graph.thing, a.circuit.graph.size)
-    page = Page(_assemble(data), data["title"])
+    found = [quality_of(*known) for known in zip(sides, curves, evaluations, (baseline, None), strict=False)]
+    page = page_of(
+        sides, found, meanings=meanings, labels=labels, title=title, state=state, select=select, signed=signed,
+        max_size=max_size, max_edges=max_edges,
+    )  # fmt: skip
     if to is not None:
         page.save(to)
     return page
 
 
-def _checked(path: str | Path) -> Path:
+def page_of(
+    sides: Sequence[Shown],
+    found: Sequence[Quality],
+    *,
+    meanings: Mapping[str, Any] | None = None,
+    labels: tuple[str, str] | None = None,
+    title: str | None = None,
+    state: str | Path | Mapping[str, Any] | None = None,
+    select: str = "greedy",
+    signed: bool = False,
+    max_size: int | None = None,
+    max_edges: int = MOST_EDGES,
+) -> Page:
+    """The page of :func:`explore`, of one circuit or two, from what is known of each; the rest as there."""
+    ends = [
+        largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *known.asked]))
+        for side, known in zip(sides, found, strict=True)
+    ]
+    shown = sides[0]
+    unordered = len(sides) == 1 and isinstance(shown, Circuit | FeatureCircuit) and not scored(shown)
+    steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for known in found for n in known.asked})
+    made = [side_of(side, steps, n, select, signed, max_edges) for side, n in zip(sides, ends, strict=True)]
+    for side, one, known in zip(sides, made, found, strict=True):
+        known.check(side, dict(zip(steps, one.sizes, strict=True)))
+    a, b = [*made, None][:2]
+    names = _labels(a, b) if labels is None else labels
+    start = _start(shown, steps, a.sizes, found[0])
+    data = page_data(a, b, steps, start, names, clean_meanings(meanings), found, _state(state))
+    data["title"] = _title(a) if title is None else title
+    data["subtitle"] = subtitle(a, b, names, a.circuit.graph.thing, a.circuit.graph.size)
+    return Page(_assemble(data), data["title"])
+
+
+def checked(path: str | Path) -> Path:
+    """The place of a page.
+
+    Raises:
+        InputError: for a name that does not end in .html.
+    """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"Cannot save an explorer page as {path.name!r}: expected a name that ends in .html.")

@@ -12,55 +12,52 @@ from sparse_circuits.errors import InputError
 from sparse_circuits.view.explorer.side import Shown
 
 if TYPE_CHECKING:
-    from sparse_circuits.evaluation import Curve, Evaluation
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
 
 _LARGEST_OF_CURVE = 1000  # a curve goes up to the whole model; the slider does not follow it there by itself
+Interval = Sequence[float | None]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known of one of the page's circuits, as JSON; each has its place on the slider under "x"."""
+    """What is known of one of the page's circuits, as JSON; each has its place on the slider under "x".
 
-    curve: dict[str, Any] | None
-    evaluation: dict[str, Any] | None
-
-
-def asked_of(
-    sides: Sequence[Shown], curves: Sequence[Curve | None], evaluations: Sequence[Evaluation | None]
-) -> list[list[int]]:
-    """Of each side, the sizes that the slider must have for what is known of it."""
-    found = []
-    for shown, curve, evaluation in zip(sides, curves, evaluations, strict=True):
-        asked = [] if curve is None else [n for n in _places(shown, curve) if n <= _LARGEST_OF_CURVE]
-        found.append(asked if evaluation is None else [*asked, _place(shown, evaluation)])
-    return found
-
-
-def quality_of(shown: Shown, own: Mapping[int, int], curve: Curve | None, evaluation: Evaluation | None) -> Quality:
+    Attributes:
+        random: circuits of its size, drawn at random.
     """
-    Args:
-        own: of the circuits on the slider, their own sizes by those asked for.
 
-    Raises:
-        InputError: where these are not the circuits that the curve or the evaluation is of.
-    """
-    if isinstance(shown, Scores | FeatureScores):
-        if curve is not None:
-            _check("curve", own, zip(curve.requested, curve.sizes, strict=True))
-        if evaluation is not None:
-            _check("evaluation", own, [(_place(shown, evaluation), evaluation.circuit.size)])
-    elif evaluation is not None and evaluation.circuit.size != shown.size:
-        raise InputError(
-            f"explore(evaluation=...) is of a circuit of {evaluation.circuit.size}, and this one has {shown.size}; pass the "
-            "circuit that was evaluated, or the scores that it was taken from."
-        )
-    return Quality(
-        None if curve is None else _curve_data(shown, curve),
-        None if evaluation is None else _evaluation_data(shown, evaluation),
-    )
+    curve: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    random: dict[str, Any] | None = None
+
+    @property
+    def asked(self) -> list[int]:
+        """The sizes that the slider must have for it."""
+        points = self.curve["points"] if self.curve else ()
+        found = [point["x"] for point in points if point["x"] <= _LARGEST_OF_CURVE]
+        return found if self.evaluation is None else [*found, self.evaluation["x"]]
+
+    def check(self, shown: Shown, own: Mapping[int, int]) -> None:
+        """
+        Args:
+            own: of the circuits on the slider, their own sizes by those asked for.
+
+        Raises:
+            InputError: where these are not the circuits that the curve or the evaluation is of.
+        """
+        if isinstance(shown, Scores | FeatureScores):
+            if self.curve is not None:
+                _check("curve", own, [(point["asked"], point["size"]) for point in self.curve["points"]])
+            if self.evaluation is not None:
+                _check("evaluation", own, [(self.evaluation["x"], self.evaluation["size"])])
+        elif self.evaluation is not None and self.evaluation["size"] != shown.size:
+            raise InputError(
+                f"explore(evaluation=...) is of a circuit of {self.evaluation['size']}, and this one has {shown.size}; pass "
+                "the circuit that was evaluated, or the scores that it was taken from."
+            )
 
 
-def _check(name: str, own: Mapping[int, int], pairs: Any) -> None:
+def _check(name: str, own: Mapping[int, int], pairs: Sequence[tuple[int, int]]) -> None:
     for asked, size in pairs:
         if asked in own and own[asked] != size:
             raise InputError(
@@ -69,36 +66,75 @@ def _check(name: str, own: Mapping[int, int], pairs: Any) -> None:
             )
 
 
-def _places(shown: Shown, curve: Curve) -> tuple[int, ...]:
-    """Of scores the sizes asked for, as the slider has them; of a circuit the curve's own."""
-    return curve.requested if isinstance(shown, Scores | FeatureScores) else curve.sizes
+def quality_of(shown: Shown, curve: Curve | None, evaluation: Evaluation | None, baseline: Baseline | None) -> Quality:
+    """What results know of a circuit, or of the circuits that are taken from scores."""
+    by_asked = isinstance(shown, Scores | FeatureScores)
+    return Quality(
+        None if curve is None else _curve_of(curve, by_asked),
+        None if evaluation is None else _evaluation_of(evaluation, by_asked),
+        None if baseline is None else random_data(
+            baseline.size, baseline.median, baseline.interval, len(baseline.evaluations)
+        ),
+    )  # fmt: skip
 
 
-def _place(shown: Shown, evaluation: Evaluation) -> int:
+def _curve_of(curve: Curve, by_asked: bool) -> dict[str, Any]:
+    ablation = curve.evaluations[0].ablation
+    return curve_data(curve.requested, curve.sizes, curve.faithfulness, curve.intervals, ablation, by_asked)
+
+
+def _evaluation_of(evaluation: Evaluation, by_asked: bool) -> dict[str, Any]:
     size = evaluation.circuit.size
-    if not isinstance(shown, Scores | FeatureScores):
-        return size
-    return int((evaluation.circuit.provenance.get("selection") or {}).get("n") or size)
+    asked = (evaluation.circuit.provenance.get("selection") or {}).get("n") if by_asked else None
+    return evaluation_data(
+        int(asked or size), size, evaluation.faithfulness, evaluation.faithfulness_interval,
+        evaluation.completeness, evaluation.mean, evaluation.ablation,
+    )  # fmt: skip
 
 
-def _curve_data(shown: Shown, curve: Curve) -> dict[str, Any]:
+def curve_data(
+    requested: Sequence[int],
+    sizes: Sequence[int],
+    faithfulness: Sequence[float | None],
+    intervals: Sequence[Interval],
+    ablation: str,
+    by_asked: bool,
+) -> dict[str, Any]:
+    """
+    Args:
+        by_asked: the slider counts what is asked for, as it does of scores; otherwise the circuits' own sizes.
+    """
     points = [
-        {"asked": n, "size": e.circuit.size, "x": x, **_faithfulness(e)}
-        for n, x, e in zip(curve.requested, _places(shown, curve), curve.evaluations, strict=True)
+        {"asked": n, "size": size, "x": n if by_asked else size, **_faithfulness(value, interval)}
+        for n, size, value, interval in zip(requested, sizes, faithfulness, intervals, strict=True)
     ]
-    return {"points": points, "ablation": curve.evaluations[0].ablation}
+    return {"points": points, "ablation": ablation}
 
 
-def _evaluation_data(shown: Shown, evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_data(
+    x: int,
+    size: int,
+    faithfulness: float | None,
+    interval: Interval,
+    completeness: float | None,
+    mean: float | None,
+    ablation: str,
+) -> dict[str, Any]:
+    """Of one circuit, at ``x`` on the slider."""
     return {
-        "x": _place(shown, evaluation), "size": evaluation.circuit.size, **_faithfulness(evaluation),
-        "completeness": number(evaluation.completeness), "ablation": evaluation.ablation, "mean": number(evaluation.mean),
+        "x": x, "size": size, **_faithfulness(faithfulness, interval),
+        "completeness": number(completeness), "ablation": ablation, "mean": number(mean),
     }  # fmt: skip
 
 
-def _faithfulness(evaluation: Evaluation) -> dict[str, float | None]:
-    low, high = evaluation.faithfulness_interval
-    return {"value": number(evaluation.faithfulness), "low": number(low), "high": number(high)}
+def random_data(size: int, median: float | None, interval: Interval, draws: int) -> dict[str, Any]:
+    """Of random circuits of one size."""
+    return {**_faithfulness(median, interval), "draws": draws, "size": size}
+
+
+def _faithfulness(value: float | None, interval: Interval) -> dict[str, float | None]:
+    low, high = interval
+    return {"value": number(value), "low": number(low), "high": number(high)}
 
 
 def number(value: float | None) -> float | None:
