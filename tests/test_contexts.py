@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -447,6 +448,26 @@ def test_a_hugging_face_dataset_is_named_with_its_configuration(toy, tmp_path: P
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match="need the package datasets: pip install datasets"):
         toy_store(toy, tmp_path / "no", "hf:a/b")
+
+
+def test_a_stream_that_breaks_off_is_gone_on_with(toy, tmp_path: Path, monkeypatch) -> None:
+    rows, breaks_at = [{"text": "The cats like the dog."}, {"text": "The dog likes the cats."}] * 100, [150, None]
+
+    def load_dataset(*_: object, **__: object) -> Iterator[dict[str, str]]:
+        end = breaks_at.pop(0)
+        yield from rows[:end]
+        if end is not None:
+            raise TimeoutError("no answer\nfor long")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    options = {"batch_size": 4, "save_every": 2}
+    with pytest.raises(InputError, match=r"'a/b' could not be read further \(TimeoutError: no answer\); the same call"):
+        toy_store(toy, tmp_path / "broken", "hf:a/b", **options)
+    assert 0 < FeatureStore.load(tmp_path / "broken")["resid_3.f4"].tokens < 900
+    broken = toy_store(toy, tmp_path / "broken", "hf:a/b", **options)
+    whole = toy_store(toy, tmp_path / "whole", [row["text"] for row in rows], **options)
+    assert broken["resid_3.f4"].tokens == whole["resid_3.f4"].tokens == 1200
+    assert broken["resid_3.f4"].mean == whole["resid_3.f4"].mean
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def documents_of(texts: Any) -> tuple[str, Iterable[Any]]:
     if isinstance(texts, str):
         if texts.startswith(("hf:", "https://huggingface.co/datasets/")):
             name = texts.removeprefix("hf:").removeprefix("https://huggingface.co/datasets/")
-            return name, _Rows(_dataset(*name.split(":", 1)))
+            return name, _Rows(_Stream(name, _dataset(*name.split(":", 1))))
         raise InputError(
             f"texts={texts[:40]!r}: there is no such file; expected 'toy', a .txt or .jsonl file, 'hf:' and a Hugging Face "
             "dataset's name, a dataset, or a list of texts (a single text stands in a list too)."
@@ -185,6 +185,28 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Any]:
         return (_text_of(item) for item in self.items)
+
+
+class _Stream:
+    """A dataset's rows as they come over the network, which can end before they do."""
+
+    def __init__(self, name: str, rows: Iterable[Any]) -> None:
+        self.name, self.rows = name, rows
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = iter(self.rows)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # every way of reading has errors of its own
+                line = next(iter(str(error).splitlines()), "")
+                raise InputError(
+                    f"The dataset {self.name!r} could not be read further ({type(error).__name__}: {line}); the same call "
+                    "goes on from what the store has by now."
+                ) from error
+            yield row
 
 
 def _text_of(item: Any) -> Any:
