@@ -54,6 +54,29 @@ def model() -> object:
     return sc.load_model("toy", device="cpu")
 
 
+def test_other_commands_take_a_trace_as_they_take_a_run(said: list[str], model: object, tmp_path: Path) -> None:
+    """Its record says where the dictionaries are, on which prompts it was traced, and under which ablation."""
+    folder = Path(shutil.copytree("runs/t", "runs/u"))
+    text = ok("evaluate", folder, "runs/g", "--examples", 8).stdout
+    assert text.startswith("toy on 8 examples of sva-across-rc, seed 1, zero ablation\n")
+    rows = {line.split()[0]: line.split()[1:3] for line in text.splitlines() if line.strip()}
+    circuit = sc.FeatureCircuit.load(
+        folder / "circuit.safetensors",
+        sc.load_dictionaries("toy", model, sites=["resid_0", "resid_1", "resid_2", "resid_3"]),
+    )
+    fresh = sc.load_task("sva-across-rc", model, n=8, seed=1)
+    mean = sc.evaluate(model, circuit, fresh, ablation=sc.Ablation.ZERO).mean
+    assert rows[str(folder)] == [str(circuit.size), f"{mean:.3g}"]
+    assert "those that the circuit was found on" in ok("evaluate", folder, "--seed", 0, "--examples", 8).stdout
+    ok("features", folder, "--tokens", 600)
+    assert set(json.loads((folder / "features.json").read_text())["features"]) == set(circuit.nodes)
+    ok("export", folder / "circuit.safetensors", "--to", "attribution-graph", "--out", tmp_path / "graph.json")
+    assert sc.AttributionGraph.load(tmp_path / "graph.json").to_circuit().nodes == circuit.nodes
+    error = run("export", folder, "--to", "attribution-graph", "--out", tmp_path / "no.json", "--example", 8)
+    assert "one of the task's 8 examples" in error.stderr
+    assert "needs the scores of a run" in run("evaluate", folder, "--curve").stderr
+
+
 def test_three_runs_are_the_librarys(said: list[str], model: object) -> None:
     assert names_in("runs/t") == FILES | {"validation.json"}
     saes = sc.load_dictionaries("toy", model, sites="resid")

@@ -81,7 +81,7 @@ def features(
     opened = open_circuit(circuit)
     if opened.model is None and model is None:
         raise InputError(f"{opened.path} does not say which model it is of; give --model.")
-    if opened.of_features and dictionaries is None and opened.arguments is None:
+    if opened.of_features and dictionaries is None and opened.origin is None:
         raise InputError(f"{opened.path} does not say where its dictionaries are; give --dictionaries.")
     if dictionaries is not None and not opened.of_features:
         raise InputError("--dictionaries is for circuits of features, and this is one of components; leave it out.")
@@ -169,9 +169,9 @@ def _task(opened: Opened, model: Any) -> Task | None:
     from sparse_circuits import load_task
     from sparse_circuits.task.bundled import BUNDLED
 
-    if opened.record is None and opened.task not in BUNDLED:
+    if opened.origin is None and opened.task not in BUNDLED:
         return None
-    n = None if opened.record is None else opened.record.arguments.examples
+    n = None if opened.origin is None else opened.origin.examples
     return load_task(str(opened.task), model, n=n, seed=opened.seed)
 
 

@@ -45,7 +45,7 @@ def evaluate(
     circuits: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN_OR_CIRCUIT", help="Folders that 'find' wrote, or circuit files.", show_default=False
+            metavar="RUN_OR_CIRCUIT", help="Folders that 'find' or 'trace' wrote, or circuit files.", show_default=False
         ),
     ],
     model: Annotated[str | None, option("--model", "Another model.", "the circuit's", metavar="MODEL")] = None,
@@ -126,7 +126,7 @@ def _named(opened: list[Opened]) -> dict[str, Opened]:
     """Circuits by what the table calls them: "this circuit", or their places."""
     if len(opened) == 1:
         return {"this circuit": opened[0]}
-    return {str(one.path.parent if one.record is not None else one.path): one for one in opened}
+    return {str(one.path if one.origin is None else one.path.parent): one for one in opened}
 
 
 def common_value(option: str, values: dict[str, str | None]) -> str:
@@ -152,9 +152,9 @@ def _notes(model: Any, opened: dict[str, Opened], task: str, asked: Task, prompt
         return
     shared = 0
     for one in opened.values():
-        if one.arguments is not None and one.arguments.task == task:
+        if one.origin is not None and one.origin.task == task:
             with suppress(InputError):  # a file that has changed since
-                shared = max(shared, shared_prompts(prompts, prompts_of(model, one.arguments)))
+                shared = max(shared, shared_prompts(prompts, prompts_of(model, one.origin)))
     if shared:
         yield f"{'all' if shared == len(prompts) else shared} of them are among those that the circuit was found on"
 

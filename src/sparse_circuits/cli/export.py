@@ -177,7 +177,7 @@ def _check_drawing(
         raise InputError(
             f"--features: there are no pages beside {opened.path}; 'sparse-circuits features' writes them."
         )
-    n = opened.arguments.examples if opened.arguments is not None and task is None else None
+    n = opened.origin.examples if opened.origin is not None and task is None else None
     if n is not None and example >= n:
         raise InputError(f"--example {example}: expected the number of one of the task's {n} examples, from 0.")
 
@@ -239,10 +239,10 @@ def _attribution_graph(
     import sparse_circuits as sc
 
     loaded = load_model_on(str(names["--model"]), device)
-    arguments = opened.arguments if task is None else None
-    prompts = sc.load_task(str(names["--task"]), loaded, n=arguments.examples if arguments else None, seed=opened.seed)
+    origin = opened.origin if task is None else None
+    prompts = sc.load_task(str(names["--task"]), loaded, n=origin.examples if origin else None, seed=opened.seed)
     circuit: Circuit | FeatureCircuit = opened.circuit
-    if opened.of_features and (dictionaries is not None or opened.arguments is not None):
+    if opened.of_features and (dictionaries is not None or opened.origin is not None):
         circuit = attached({"": opened}, loaded, dictionaries)[""].circuit
     with output.working("writing the graph"):
         found = None if pages is None else pages["features"]

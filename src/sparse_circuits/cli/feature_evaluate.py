@@ -70,7 +70,7 @@ def policy_of(
     if len(kinds) > 1:
         raise InputError("Circuits of features and of components have no runs in common; evaluate them one by one.")
     for one in opened.values():
-        if dictionaries is None and one.arguments is None:
+        if dictionaries is None and one.origin is None:
             raise InputError(f"{one.path} does not say where its dictionaries are; give --dictionaries.")
     return {
         "errors": errors or _shared("--errors", [a and a.errors for a in _arguments(opened)], "nodes"),
@@ -110,10 +110,10 @@ def attached(opened: Mapping[str, Opened], model: Any, dictionaries: str | None)
         if not isinstance(one.circuit, FeatureCircuit):
             continue
         places, arguments = one.circuit.graph.places, one.arguments
-        if dictionaries is not None or arguments is None:
+        if dictionaries is not None or one.origin is None:
             source, sites = str(dictionaries), tuple(place.name for place in places if place.split)
         else:
-            source, sites = str(arguments.dictionaries), arguments.sites
+            source, sites = str(one.origin.dictionaries), one.origin.sites
         own, neurons = load(source, sites), None
         if arguments is not None and (one.path.parent / NEURONS).is_file():
             neurons = load("neurons", tuple(p.name.replace("transcoder", "mlp") for p in places if p.split))

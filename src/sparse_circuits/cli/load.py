@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli.output import working
 from sparse_circuits.cli.record import CIRCUIT, RECORD, Arguments, Record
+from sparse_circuits.cli.trace_record import TRACE_RECORD, Slice, TraceRecord
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,26 +51,36 @@ def ablation_named(name: str) -> Ablation:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A circuit from the command line, with the record of the run that found it, where there is one."""
+    """A circuit from the command line, with the record of the run that found it, where there is one.
+
+    Attributes:
+        trace: the record of the trace that it is of.
+    """
 
     path: Path
     circuit: Circuit | FeatureCircuit
     record: Record | None
+    trace: TraceRecord | None = None
+
+    @property
+    def origin(self) -> Arguments | Slice | None:
+        """What a run or a trace was asked for, as far as both are asked for the same."""
+        return self.trace.slice if self.trace is not None else self.arguments
 
     @property
     def model(self) -> str | None:
-        return self.circuit.provenance.get("model") if self.record is None else self.record.arguments.model
+        return self.circuit.provenance.get("model") if self.origin is None else self.origin.model
 
     @property
     def task(self) -> str | None:
-        return self.circuit.provenance.get("task") if self.record is None else self.record.arguments.task
+        return self.circuit.provenance.get("task") if self.origin is None else self.origin.task
 
     @property
     def ablation(self) -> str:
         """As it was found; a method that needs no ablation leaves only its run's."""
         known = self.circuit.provenance.get("ablation")
-        if known is None and self.record is not None:
-            known = self.record.arguments.ablation
+        if known is None and self.origin is not None:
+            known = self.origin.ablation
         return str(known or "patch")
 
     @property
@@ -82,23 +93,26 @@ class Opened:
 
     @property
     def seed(self) -> int:
-        return 0 if self.record is None else self.record.arguments.seed
+        return 0 if self.origin is None else self.origin.seed
 
 
 def open_circuit(path: Path) -> Opened:
-    """A run's folder, or a circuit file.
+    """The folder of a run or a trace, or a circuit file.
 
     Raises:
         InputError: if there is neither. FileFormatError: if it is damaged, or something else.
     """
     from sparse_circuits.circuit import Circuit
 
+    folder = path if path.is_dir() else path.parent
+    written = path.is_dir() or path.name == CIRCUIT
+    trace = TraceRecord.load(folder) if written and (folder / TRACE_RECORD).is_file() else None
     if path.is_dir() and not (path / CIRCUIT).is_file():
         raise InputError(f"{path} holds no {CIRCUIT}; expected a folder that 'find' wrote, or a circuit file.")
     file = path / CIRCUIT if path.is_dir() else path
-    record = file.parent / RECORD
     circuit = Circuit.load(file)
-    return Opened(file, circuit, Record.load(record) if file.name == CIRCUIT and record.is_file() else None)
+    record = Record.load(folder / RECORD) if written and (folder / RECORD).is_file() else None
+    return Opened(file, circuit, record, trace)
 
 
 def fitting(model: Any, task: Task, circuits: Iterable[Circuit | FeatureCircuit]) -> Task:
@@ -123,8 +137,8 @@ def fitting(model: Any, task: Task, circuits: Iterable[Circuit | FeatureCircuit]
     return task if len(rows) == len(task) else task[rows]
 
 
-def prompts_of(model: Any, arguments: Arguments) -> Task:
-    """The prompts that a run's circuit was found on."""
+def prompts_of(model: Any, arguments: Arguments | Slice) -> Task:
+    """The prompts that a circuit was found on."""
     from sparse_circuits import load_task
 
     return load_task(arguments.task, model, n=arguments.examples, seed=arguments.seed)

@@ -146,5 +146,7 @@ Device = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace --out if an earlier run wrote it.")]
 RunOrCircuit = Annotated[
     Path,
-    typer.Argument(metavar="RUN_OR_CIRCUIT", help="A folder that 'find' wrote, or a circuit file.", show_default=False),
+    typer.Argument(
+        metavar="RUN_OR_CIRCUIT", help="A folder that 'find' or 'trace' wrote, or a circuit file.", show_default=False
+    ),
 ]
