@@ -65,7 +65,7 @@ class RunPage:
         scores: None for a circuit alone.
         measured: how good they are, as records have it; empty for a circuit that no record is of.
         select, signed: how they are taken from the scores.
-        max_size: the slider's end; None for the page's own.
+        max_size: the slider's end, of scores.
     """
 
     circuit: Circuit | FeatureCircuit
@@ -102,21 +102,24 @@ class RunPage:
             FileFormatError: for records or scores that are damaged.
         """
         from sparse_circuits.circuit import Scores
+        from sparse_circuits.view.explorer.side import largest_size
 
         circuit, record, folder = opened.circuit, opened.record, opened.path.parent
-        if record is None or record.provenance.get("selection") != circuit.provenance.get("selection"):
+        selection = circuit.provenance.get("selection")
+        if record is None or selection is None or record.provenance.get("selection") != selection:
             return cls(circuit)
         scores = Scores.load(folder / SCORES) if (folder / SCORES).is_file() else None
-        with _of(folder / RECORD):
+        with _read(folder / RECORD):
             found = cls.of_run(circuit, scores, record)
             found.quality(found.scores is not None)
         if found.scores is None or not (folder / CURVE).is_file():
             return found
-        with _of(folder / CURVE):
+        with _read(folder / CURVE):
             since = json.loads((folder / CURVE).read_text(encoding="utf-8"))
             curve = {key: since[key] for key in ("requested", "sizes", "faithfulness", "intervals")}
             measured = {**since["circuit"], "ablation": since["ablation"], "curve": curve}
-            found = replace(found, measured=measured, max_size=None)
+            end = max(found.max_size or 0, largest_size(found.scores, None))
+            found = replace(found, measured=measured, max_size=end)
             found.quality(True)
         return found
 
@@ -146,15 +149,14 @@ class RunPage:
         both = [self] if other is None else [self, other]
         by_asked = all(one.scores is not None for one in both) and len({(one.select, one.signed) for one in both}) == 1
         if by_asked:
-            ends = [one.max_size for one in both if one.max_size is not None]
-            known = {"max_size": max(ends) if len(ends) == len(both) else None}
-            options = {**known, "select": self.select, "signed": self.signed, **options}
+            end = max(one.max_size or 0 for one in both)
+            options = {"max_size": end, "select": self.select, "signed": self.signed, **options}
         sides: list[Any] = [one.scores if by_asked else one.circuit for one in both]
         return page_of(sides, [one.quality(by_asked) for one in both], **options)
 
 
 @contextmanager
-def _of(path: Path) -> Iterator[None]:
+def _read(path: Path) -> Iterator[None]:
     """What is missing from a record, or of another kind, is said of its file."""
     try:
         yield

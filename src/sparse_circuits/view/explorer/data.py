@@ -13,10 +13,11 @@ from sparse_circuits.errors import InputError
 from sparse_circuits.view.caption import percent
 from sparse_circuits.view.explorer.layout import KINDS, Place
 from sparse_circuits.view.explorer.quality import Quality, number
-from sparse_circuits.view.explorer.side import Part, Side, together
+from sparse_circuits.view.explorer.side import Part, Shown, Side, known_parts, together
 from sparse_circuits.view.naming import about
 
 FORMAT = 1
+_KNOWN_BY = ("model", "task", "task_hash", "method", "ablation", "positions")
 _CROWDED = 400  # edges at first sight; where there are more, the weakest are faded out until asked for
 
 
@@ -30,7 +31,7 @@ def page_data(
     found: Sequence[Quality],
     state: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Everything but title and subtitle."""
+    """Everything but title, subtitle and id."""
     whole = together(a, b)
     place = Place.of(whole)
     nodes, index = _nodes(place, a, b)
@@ -39,7 +40,6 @@ def page_data(
     known = {node["name"]: entry for node in nodes if (entry := meaning_of(meanings, node["name"])) is not None}
     return {
         "version": FORMAT,
-        "id": _identity(a, b),
         "kind": "components" if isinstance(whole, Circuit) else "features",
         "level": whole.graph.level,
         "thing": whole.graph.thing,
@@ -57,7 +57,7 @@ def page_data(
         "sizes": [list(side.sizes) for side in (a, b) if side is not None],
         "start": start,
         "faintest": _faintest(a, b, start),
-        "leftOut": [side.left_out for side in (a, b) if side is not None],
+        "leftOut": [list(side.left_out) for side in (a, b) if side is not None],
         "curves": [one.curve for one in found],
         "evaluations": [one.evaluation for one in found],
         "random": found[0].random,
@@ -205,8 +205,7 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _identity(a: Side, b: Side | None) -> str:
-    """The same for the same circuits, so that notes are found again on a page that was made anew."""
-    sides = [sorted([*side.nodes, *map("->".join, side.edges)]) for side in (a, b) if side is not None]
-    about = [[str(side.provenance.get(key)) for key in ("model", "task", "method")] for side in (a, b) if side]
-    return hashlib.sha256(json.dumps([sides, about]).encode()).hexdigest()[:16]
+def identity(sides: Sequence[Shown]) -> str:
+    """The same for the same circuits at whatever sizes, so that notes are found again on a page that was made anew."""
+    about = [[str(side.provenance.get(key)) for key in _KNOWN_BY] for side in sides]
+    return hashlib.sha256(json.dumps([[known_parts(side) for side in sides], about]).encode()).hexdigest()[:16]

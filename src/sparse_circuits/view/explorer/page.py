@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
-from sparse_circuits.view.explorer.data import clean_meanings, page_data, scored, subtitle
+from sparse_circuits.view.explorer.data import clean_meanings, identity, page_data, scored, subtitle
 from sparse_circuits.view.explorer.quality import Quality, quality_of
 from sparse_circuits.view.explorer.side import MOST_EDGES, Shown, largest_size, side_of
 from sparse_circuits.view.explorer.steps import sizes_up_to
@@ -161,20 +161,25 @@ def page_of(
     max_edges: int = MOST_EDGES,
 ) -> Page:
     """The page of :func:`explore`, of one circuit or two, from what is known of each; the rest as there."""
+    asked = [known.asked(largest_size(side, max_size)) for side, known in zip(sides, found, strict=True)]
     ends = [
-        largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *known.asked]))
-        for side, known in zip(sides, found, strict=True)
+        largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *also]))
+        for side, also in zip(sides, asked, strict=True)
     ]
     shown = sides[0]
     unordered = len(sides) == 1 and isinstance(shown, Circuit | FeatureCircuit) and not scored(shown)
-    steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for known in found for n in known.asked})
-    made = [side_of(side, steps, n, select, signed, max_edges) for side, n in zip(sides, ends, strict=True)]
+    steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for also in asked for n in also})
+    made = [
+        side_of(side, steps, n, select, signed, max_edges, known.step_in(steps))
+        for side, n, known in zip(sides, ends, found, strict=True)
+    ]
     for side, one, known in zip(sides, made, found, strict=True):
         known.check(side, dict(zip(steps, one.sizes, strict=True)))
     a, b = [*made, None][:2]
     names = _labels(a, b) if labels is None else labels
     start = _start(shown, steps, a.sizes, found[0])
     data = page_data(a, b, steps, start, names, clean_meanings(meanings), found, _state(state))
+    data["id"] = identity(sides)
     data["title"] = _title(a) if title is None else title
     data["subtitle"] = subtitle(a, b, names, a.circuit.graph.thing, a.circuit.graph.size)
     return Page(_assemble(data), data["title"])

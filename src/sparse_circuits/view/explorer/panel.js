@@ -24,7 +24,7 @@ function overview() {
       ...SIDES.flatMap(qualityOf),
       ...ablations(),
       ...(D.random ? [['random circuits', `${faith(D.random.value)}${range(D.random)}`]] : []),
-      ...D.leftOut.filter(Boolean).map((n) => ['not drawn', `${plural(n, 'weaker edge')}`]),
+      ...D.leftOut.map((at) => at[S.step]).filter(Boolean).map((n) => ['not drawn', plural(n, 'weaker edge')]),
     ]),
     D.sizes.some((sizes) => sizes[S.step] > 0) ? null : el('p', { class: 'hint' }, lastStep ? 'Nothing is left of a circuit of this size: its parts do not connect the tokens to the logits.' : 'This circuit is empty.'),
     el('p', { class: 'hint' }, 'Click a node or an edge; Shift and click to choose several nodes, then group them. Press ? for all keys.'),

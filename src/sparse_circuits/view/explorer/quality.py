@@ -14,7 +14,6 @@ from sparse_circuits.view.explorer.side import Shown
 if TYPE_CHECKING:
     from sparse_circuits.evaluation import Baseline, Curve, Evaluation
 
-_LARGEST_OF_CURVE = 1000  # a curve goes up to the whole model; the slider does not follow it there by itself
 Interval = Sequence[float | None]
 
 
@@ -30,12 +29,17 @@ class Quality:
     evaluation: dict[str, Any] | None = None
     random: dict[str, Any] | None = None
 
-    @property
-    def asked(self) -> list[int]:
-        """The sizes that the slider must have for it."""
+    def asked(self, largest: int) -> list[int]:
+        """The sizes that the slider must have for it: of a curve, which may go up to the whole model, those up to ``largest``."""
         points = self.curve["points"] if self.curve else ()
-        found = [point["x"] for point in points if point["x"] <= _LARGEST_OF_CURVE]
+        found = [point["x"] for point in points if point["x"] <= largest]
         return found if self.evaluation is None else [*found, self.evaluation["x"]]
+
+    def step_in(self, steps: Sequence[int]) -> int:
+        """Where the evaluated circuit is among the slider's steps; the last one where none was."""
+        return (
+            steps.index(self.evaluation["x"]) if self.evaluation and self.evaluation["x"] in steps else len(steps) - 1
+        )
 
     def check(self, shown: Shown, own: Mapping[int, int]) -> None:
         """

@@ -10,7 +10,7 @@ import torch
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
 from sparse_circuits.circuit.feature_circuit import EdgeList
-from sparse_circuits.circuit.select import strength
+from sparse_circuits.circuit.select import strength, top
 from sparse_circuits.errors import InputError
 from sparse_circuits.view.explorer.steps import entries, order_of, order_within, step_of
 
@@ -19,6 +19,7 @@ Shown = Circuit | FeatureCircuit | Scores | FeatureScores
 MOST_EDGES = 5000
 """So many edges the page draws without a slider step taking long; of more, the strongest."""
 _DEFAULT_EDGES, _DEFAULT_NODES = 1000, 200
+_KNOWN_BY = 16
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Side:
         edges: by the names of source and destination.
         units: of a node, by the node's name, where single units are chosen.
         sizes: the circuit's own size at each step, after dangling parts are removed.
-        left_out: edges that are in the circuit but not drawn.
+        left_out: at each step, edges that are in the circuit but not drawn.
     """
 
     circuit: Circuit | FeatureCircuit
@@ -47,7 +48,7 @@ class Side:
     edges: dict[tuple[str, str], Part]
     sizes: tuple[int, ...]
     units: dict[str, list[tuple[str, Part]]] = field(default_factory=dict)
-    left_out: int = 0
+    left_out: tuple[int, ...] = ()
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -67,23 +68,33 @@ def largest_size(shown: Shown, max_size: int | None) -> int:
     return min(shown.graph.size, _DEFAULT_EDGES if max_size is None else max_size)
 
 
-def side_of(shown: Shown, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int) -> Side:
+def known_parts(shown: Shown) -> list[str]:
+    """Names that a circuit is known by: of scores those of the strongest parts, whatever is shown of them."""
+    if isinstance(shown, Circuit | FeatureCircuit):
+        return sorted(shown.names)
+    if isinstance(shown, FeatureScores):
+        strongest = shown.node_values.abs().argsort(descending=True, stable=True)[:_KNOWN_BY]
+        return sorted(shown.graph.name_of(int(i)) for i in shown.node_ids[strongest])
+    return sorted(shown.graph.names_of(top(shown.graph, shown.values.abs(), min(_KNOWN_BY, shown.graph.size))))
+
+
+def side_of(shown: Shown, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int, first: int) -> Side:
     """
     Args:
         n: how many parts of it are shown at the last step; ``steps`` may go further, for another circuit's sake.
         select: "greedy" or "top", of scores.
-        max_edges: so many edges are drawn, the strongest.
+        max_edges: so many edges are drawn, the strongest; those that are there at the step ``first`` before all others.
     """
     if isinstance(shown, FeatureCircuit | FeatureScores):
-        return _feature_side(shown, steps, n, signed, max_edges)
-    return _component_side(shown, steps, n, select, signed, max_edges)
+        return _feature_side(shown, steps, n, signed, max_edges, first)
+    return _component_side(shown, steps, n, select, signed, max_edges, first)
 
 
 # --- heads and MLPs ---
 
 
 def _component_side(
-    shown: Circuit | Scores, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int
+    shown: Circuit | Scores, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int, first: int
 ) -> Side:
     graph, values = shown.graph, shown.values
     if isinstance(shown, Scores):
@@ -110,14 +121,17 @@ def _component_side(
     sizes = tuple(sum(part.at <= i for _, part in kept) for i in range(len(steps)))
     if graph.level != "edges":
         return _of_units(circuit, kept, sizes)
-    strongest = sorted(kept, key=lambda one: -abs(one[1].score or 0.0))[:max_edges] if len(kept) > max_edges else kept
-    edges = {(graph.rows[where[0]], graph.columns[where[1]]): part for where, part in strongest}
+    drawn = (
+        sorted(kept, key=lambda one: (one[1].at > first, -abs(one[1].score or 0.0))) if len(kept) > max_edges else kept
+    )
+    edges = {(graph.rows[where[0]], graph.columns[where[1]]): part for where, part in drawn[:max_edges]}
+    left_out = tuple(sum(part.at <= i for _, part in drawn[max_edges:]) for i in range(len(steps)))
     nodes = _wired_nodes(circuit, kept)
     if values is not None:  # of scores, over the whole graph
         sums = (values * graph.mask if isinstance(shown, Scores) else circuit.values).sum(1)  # pyright: ignore[reportOptionalMemberAccess]
         at_row = {name: i for i, name in enumerate(graph.rows)}
         nodes = {name: Part(float(sums[at_row[name]]), part.at) for name, part in nodes.items() if name in at_row}
-    return Side(circuit, nodes, edges, sizes, left_out=len(kept) - len(edges))
+    return Side(circuit, nodes, edges, sizes, left_out=left_out)
 
 
 def _wired_nodes(circuit: Circuit, kept: Sequence[tuple[tuple[int, ...], Part]]) -> dict[str, Part]:
@@ -163,7 +177,7 @@ def _of_units(circuit: Circuit, kept: Sequence[tuple[tuple[int, ...], Part]], si
 
 
 def _feature_side(
-    shown: FeatureCircuit | FeatureScores, steps: Sequence[int], n: int, signed: bool, max_edges: int
+    shown: FeatureCircuit | FeatureScores, steps: Sequence[int], n: int, signed: bool, max_edges: int, first: int
 ) -> Side:
     values, listed = shown.node_values, shown.edge_list
     edges = EdgeList.empty() if listed is None else listed
@@ -176,9 +190,12 @@ def _feature_side(
     graph = shown.graph
     inside = torch.isin(edges.sources, ids) & torch.isin(edges.targets, torch.cat([ids, torch.tensor([graph.logits])]))
     edges = edges[inside.nonzero()[:, 0]]
-    strongest = edges.values.abs().argsort(descending=True, stable=True)[:max_edges]
-    left_out = len(edges) - len(strongest)
-    edges = edges[strongest]
+    entries_at = torch.tensor([*(at[i] for i in ids.tolist()), 0])  # the logits are the graph's last node
+    entered = torch.maximum(*(entries_at[torch.searchsorted(ids, ends)] for ends in (edges.sources, edges.targets)))
+    order = edges.values.abs().argsort(descending=True, stable=True)
+    order = order[(entered[order] > first).to(torch.int8).argsort(stable=True)]
+    left_out = entered[order[max_edges:]].bincount(minlength=len(steps))[: len(steps)].cumsum(0)
+    edges = edges[order[:max_edges]]
     where = torch.searchsorted(shown.node_ids, ids)
     circuit = FeatureCircuit(graph, ids, None if values is None else values[where], edges, _provenance(shown))
     names = {i: graph.name_of(i) for i in [*at, graph.logits]}
@@ -188,7 +205,7 @@ def _feature_side(
     columns = (edges.sources.tolist(), edges.targets.tolist(), edges.values.tolist())
     wires = {(names[u], names[d]): Part(s, max(at[u], at[d])) for u, d, s in zip(*columns, strict=True)}
     sizes = tuple(sum(part.at <= i for part in nodes.values()) for i in range(len(steps)))
-    return Side(circuit, nodes, wires, sizes, left_out=left_out)
+    return Side(circuit, nodes, wires, sizes, left_out=tuple(left_out.tolist()))
 
 
 def _provenance(shown: Shown) -> dict[str, Any]:
