@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -627,7 +627,8 @@ def test_view_of_a_run_that_is_not_whole(found: Result, tmp_path: Path) -> None:
     ok("view", bare, "--explore", tmp_path / "bare.html")
     data = page_data(tmp_path / "bare.html")
     assert data["steps"][-1] == results["size"]["circuit"] == data["evaluations"][0]["x"]
-    assert [point["x"] for point in data["curves"][0]["points"]] == results["curve"]["sizes"]
+    assert data["curves"] == [None]  # of circuits that these are not
+    assert data["evaluations"][0]["value"] == pytest.approx(results["faithfulness"])
     other = copied("first", tmp_path / "other")
     circuit = sc.Scores.load(other / "scores.safetensors").top(20)
     circuit.save(other / "circuit.safetensors")
@@ -637,15 +638,54 @@ def test_view_of_a_run_that_is_not_whole(found: Result, tmp_path: Path) -> None:
     assert data["steps"][-1] == circuit.size
 
 
+def test_what_was_measured_of_something_else_is_not_on_the_page(found: Result, tmp_path: Path) -> None:
+    """Another task's curve, and a circuit of the same size from another run."""
+    run_folder = copied("first", tmp_path / "run")
+    ok("evaluate", run_folder, "--curve", "--seed", 0, "--examples", 2)
+    curve = json.loads((run_folder / "curve.json").read_text())
+    (run_folder / "curve.json").write_text(json.dumps({**curve, "task": "another"}))
+    ok("view", run_folder, "--explore", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == (run_folder / "explorer.html").read_bytes()
+    ok("find", "--from", "first/run.json", "--ablation", "zero", "--out", tmp_path / "zero")
+    shutil.copy(tmp_path / "zero" / "circuit.safetensors", run_folder)
+    ok("view", run_folder, "--explore", tmp_path / "page.html")
+    data, circuit = page_data(tmp_path / "page.html"), sc.Circuit.load(run_folder / "circuit.safetensors")
+    assert (data["curves"], data["evaluations"]) == ([None], [None])
+    assert data["sizes"][0][-1] == circuit.size
+    refused = copied("first", tmp_path / "refused")
+    (refused / "scores.safetensors").unlink()
+    scores = sc.Scores.load(tmp_path / "zero" / "scores.safetensors")
+    replace(scores, values=scores.values.flip(0) * scores.graph.mask).save(refused / "scores.safetensors")
+    error = run("view", refused, "--explore", tmp_path / "no.html")
+    assert error.exit_code == 2
+    assert f"The scores and the records in {refused} are not of the same run." in " ".join(error.stderr.split())
+
+
+def test_a_circuit_that_no_size_stands_for_is_shown_as_it_was_evaluated_since(tmp_path: Path) -> None:
+    ok("find", *PAIRS, "--method", "eap", "--threshold", 0.01, "--out", tmp_path / "run")
+    ok("evaluate", tmp_path / "run", "--curve", "--completeness", "--seed", 0, "--examples", 3, "--ablation", "zero")
+    ok("view", tmp_path / "run", "--explore", tmp_path / "page.html")
+    data, since = (
+        page_data(tmp_path / "page.html"),
+        json.loads((tmp_path / "run" / "curve.json").read_text())["circuit"],
+    )
+    (own,) = data["evaluations"]
+    assert data["curves"] == [None]
+    assert (own["ablation"], own["size"], own["x"]) == ("zero", since["size"], since["size"])
+    assert [own["value"], own["completeness"]] == pytest.approx([since["faithfulness"], since["completeness"]])
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("curve.json", lambda text: text[:-20]),
         ("curve.json", lambda text: text.replace('"circuit"', '"curcuit"')),
         ("curve.json", lambda text: re.sub(r'("requested": )\[[^]]*\]', r"\1[1, 2]", text)),
+        ("curve.json", lambda text: re.sub(r'("requested": \[)\s*(\d+)', r'\1"\2"', text)),
         ("run.json", lambda text: text.replace('"median": ', '"median": "a", "was": ')),
+        ("run.json", lambda text: re.sub(r'("requested": \[)\s*(\d+)', r"\1-\2", text)),
     ],
-    ids=["cut off", "a name", "lengths", "no number"],
+    ids=["cut off", "a name", "lengths", "text", "no number", "negative"],
 )
 def test_view_of_damaged_records(name: str, change: Callable[[str], str], found: Result, tmp_path: Path) -> None:
     run_folder = copied("first", tmp_path / "run")
@@ -675,14 +715,31 @@ def test_view_compares(found: Result, tmp_path: Path) -> None:
         assert data["steps"] == alone["steps"]
         assert data["sizes"][i][data["start"]] == results["size"]["circuit"]
     assert data["steps"][data["start"]] == n
-    # chosen in another way, no size asked for stands for both: each is shown by its own parts
+    # each chosen in its own way
     ok("find", "--from", "first/run.json", "--select", "top", "--out", tmp_path / "top")
     ok("view", first, "--compare", tmp_path / "top", "--explore", tmp_path / "both.html", "--title", "Two ways")
-    data = page_data(tmp_path / "both.html")
-    sizes = [sc.Circuit.load(folder / "circuit.safetensors").size for folder in (first, tmp_path / "top")]
-    assert [side[-1] for side in data["sizes"]] == sizes == [one["x"] for one in data["evaluations"]]
+    data, scores = page_data(tmp_path / "both.html"), sc.Scores.load(first / "scores.safetensors")
+    for step, (greedy, top) in zip(data["steps"], zip(*data["sizes"], strict=True), strict=True):
+        assert (greedy, top) == (scores.greedy(step).size, scores.top(step).size)
+    assert data["curves"][1] == page_data(tmp_path / "top" / "explorer.html")["curves"][0]
     assert data["labels"] == [str(first), str(tmp_path / "top")]
     assert data["title"] == "Two ways"
+    # beside a circuit file, of which nothing was measured, and which has a size of its own
+    for name, n in (("one", 7), ("two", 20)):
+        scores.greedy(n).save(tmp_path / f"{name}.safetensors")
+    ok(
+        "view",
+        tmp_path / "one.safetensors",
+        "--compare",
+        tmp_path / "two.safetensors",
+        "--explore",
+        tmp_path / "f.html",
+    )
+    data = page_data(tmp_path / "f.html")
+    assert data["labels"] == [str(tmp_path / "one.safetensors"), str(tmp_path / "two.safetensors")]
+    assert [side[-1] for side in data["sizes"]] == [scores.greedy(n).size for n in (7, 20)]
+    ok("view", first, "--compare", tmp_path / "two.safetensors", "--explore", tmp_path / "f.html")
+    assert page_data(tmp_path / "f.html")["curves"][1] is None
 
 
 # --- lists, demo ---
@@ -698,22 +755,24 @@ def test_tasks_and_models() -> None:
     assert "layers" in text
 
 
-def test_demo(demo_run: tuple[Path, str]) -> None:
+def test_demo(demo_run: tuple[Path, str], tmp_path: Path) -> None:
     out, text = demo_run
     pages = [out / "ioi" / "explorer.html"]
     if importlib.util.find_spec("sae_lens"):
         pages.append(out / "agreement" / "explorer.html")
-        assert names_in(out / "agreement") == RUN_FILES | {"neurons.safetensors"}
+        assert names_in(out / "agreement") == RUN_FILES | {"neurons.safetensors", "features.json"}
     else:
         assert "The second circuit, of features, was left out." in text
         assert "pip install" in text
     assert f"Open in a browser: {', '.join(map(str, pages))}" in text.splitlines()
-    assert names_in(out / "ioi") == RUN_FILES
+    assert names_in(out / "ioi") == RUN_FILES | {"features.json"}
     assert names_in(out) == {page.parent.name for page in pages}
     assert text.count("random, median of 20") == len(pages)
     for page in pages:
         results = json.loads((page.parent / "run.json").read_text())["results"]
         assert results["faithfulness_interval"][0] > results["random"]["interval"][1]
+        ok("view", page.parent, "--explore", tmp_path / "again.html")
+        assert (tmp_path / "again.html").read_bytes() == page.read_bytes()  # with its title and what its nodes mean
 
 
 def test_demo_replaces_runs_and_nothing_else(tmp_path: Path) -> None:
@@ -946,6 +1005,11 @@ BAD = [
     (("view", "first", "--out", "circuit.bmp"), nothing, "expected a folder, or a file that ends in .svg"),
     (("view", "first", "--explore", "circuit.svg"), nothing, "expected a name that ends in .html"),
     (("view", "first", "--compare", "first"), nothing, "--compare goes with --explore"),
+    (
+        ("view", "units.safetensors", "--explore", "x.html", "--max-edges", 3),
+        nothing,
+        "nodes has no edges; leave it out",
+    ),
     (("view", "first", "--explore", "x.html", "--compare", "none"), nothing, "No file at none"),
     (
         ("view", "first", "--explore", "x.html", "--compare", "units.safetensors"),

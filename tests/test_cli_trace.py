@@ -70,7 +70,7 @@ def test_other_commands_take_a_trace_as_they_take_a_run(said: list[str], model: 
     assert "those that the circuit was found on" in ok("evaluate", folder, "--seed", 0, "--examples", 8).stdout
     ok("features", folder, "--tokens", 600)
     assert set(json.loads((folder / "features.json").read_text())["features"]) == set(circuit.nodes)
-    ok("export", folder / "circuit.safetensors", "--to", "attribution-graph", "--out", tmp_path / "graph.json")
+    ok("export", folder, "--to", "attribution-graph", "--out", tmp_path / "graph.json")
     assert sc.AttributionGraph.load(tmp_path / "graph.json").to_circuit().nodes == circuit.nodes
     error = run("export", folder, "--to", "attribution-graph", "--out", tmp_path / "no.json", "--example", 8)
     assert "one of the task's 8 examples" in error.stderr

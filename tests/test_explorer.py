@@ -17,6 +17,7 @@ import sparse_circuits as sc
 from sparse_circuits.circuit.feature_circuit import EdgeList
 from sparse_circuits.features import Feature
 from sparse_circuits.view.explorer import Page, explore
+from sparse_circuits.view.explorer.known import add_meanings
 from sparse_circuits.view.explorer.page import SCRIPTS
 from sparse_circuits.view.explorer.steps import sizes_up_to
 
@@ -314,6 +315,65 @@ def test_only_the_strongest_edges_are_drawn_where_there_are_more(feature_scores:
         assert part["edges"]["s"] == whole["edges"]["s"][:15]
         assert part["sizes"] == whole["sizes"]
         assert {node["name"]: node["at"] for node in part["nodes"]} == {n["name"]: n["at"] for n in whole["nodes"]}
+
+
+def test_the_evaluated_circuits_edges_are_drawn_before_stronger_ones_of_larger_circuits(
+    feature_scores: sc.FeatureScores,
+) -> None:
+    """And what is left out is counted at each size."""
+    components = component_scores()
+    for scores, circuit in ((components, components.greedy(20)), (feature_scores, feature_scores.top(20))):
+        asked = 20
+        known = evaluation(replace(circuit, provenance={"selection": {"n": asked}}), 0.5)
+        whole, part = (
+            data_of(explore(scores, evaluation=known, max_size=60, max_edges=n)) for n in (5000, len(circuit.edges) + 5)
+        )
+        start = part["steps"].index(asked)
+        assert edges_at(part, start) == edges_at(whole, start) == set(circuit.edges)
+        assert len(part["edges"]["u"]) == len(circuit.edges) + 5
+        for step in range(len(part["steps"])):
+            assert part["leftOut"][0][step] == len(edges_at(whole, step)) - len(edges_at(part, step))
+
+
+def test_pages_of_one_circuit_are_known_as_one(feature_scores: sc.FeatureScores) -> None:
+    """Notes are found again, whatever the page shows of it; those on another circuit are not."""
+    for scores in (component_scores(), feature_scores):
+        ways = [{}, {"max_size": 30}, {"max_edges": 10}, {"select": "top"}, {"title": "Another"}]
+        assert len({data_of(explore(scores, **way))["id"] for way in ways}) == 1
+        circuits = [scores.top(20), scores.top(60)]
+        assert len({data_of(explore(shown))["id"] for shown in (scores, *circuits)}) == 3
+        ways = [{}, {"max_size": 5}, {"max_edges": 3}]
+        assert len({data_of(explore(circuits[0], **way))["id"] for way in ways}) == 1
+        assert data_of(explore(scores, compare=circuits[0]))["id"] != data_of(explore(scores))["id"]
+    other = replace(feature_scores, provenance={**feature_scores.provenance, "task_hash": "other"})
+    assert data_of(explore(other))["id"] != data_of(explore(feature_scores))["id"]
+
+
+def test_features_of_different_dictionaries_are_not_taken_for_the_same(feature_scores: sc.FeatureScores) -> None:
+    graph = feature_scores.graph
+    places = tuple(replace(place, dictionary_id=f"other/{place.name}") for place in graph.places)
+    other = replace(feature_scores, graph=replace(graph, places=places))
+    with pytest.raises(sc.InputError, match=r"explore\(compare=...\) has another dictionary at resid_0, other/resid_0"):
+        explore(feature_scores, compare=other)
+
+
+def test_a_number_is_rounded_once() -> None:
+    """0.63499 is 0.63 in two digits; in four it would be 0.635, and that 0.64."""
+    scores = component_scores()
+    data = data_of(explore(scores, evaluation=evaluation(scores.greedy(37), 0.63499)))
+    assert data["evaluations"][0]["value"] == pytest.approx(0.63499, rel=1e-6)
+
+
+@pytest.mark.parametrize("level", ["neurons", "outputs"])
+def test_meanings_of_units_are_in_the_page(level: str, tmp_path: Path) -> None:
+    graph = sc.Graph(n_layers=2, n_heads=2, n_kv=2, d_head=4, d_mlp=6, d_model=8, level=level)
+    values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0)) * graph.mask
+    scores = sc.Scores(graph, values, torch.ones(4), torch.zeros(4), provenance={"task": "t", "model": "m"})
+    name = scores.top(1).names[0]
+    page = explore(scores, tmp_path / "page.html", meanings={name: {"label": "known"}, "elsewhere": {"label": "no"}})
+    assert data_of(page)["meanings"] == {name: {"label": "known"}}
+    add_meanings(tmp_path / "page.html", {name: {"label": "better known"}})
+    assert '{"label":"better known"}' in (tmp_path / "page.html").read_text()
 
 
 def test_a_model_and_the_same_one_edited_are_compared() -> None:

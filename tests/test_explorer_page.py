@@ -484,6 +484,52 @@ def test_two_circuits(made: dict[str, Any], open_page: Any) -> None:
     assert page.locator("#pane-a h2").text_content() == EVIL or page.locator("#pane-b").is_visible()
 
 
+def test_neurons_open_in_their_node(open_page: Any) -> None:
+    """What one means and its notes; it is found by name, shown at a size at which it is there, and its note is kept."""
+    graph = sc.Graph(n_layers=2, n_heads=2, n_kv=2, d_head=4, d_mlp=6, level="neurons")
+    values = torch.randn(graph.shape, generator=torch.Generator().manual_seed(0)) * graph.mask
+    scores = sc.Scores(graph, values, torch.ones(4), torch.zeros(4), provenance={"task": "t", "model": "m"})
+    name = next(one for one in reversed(scores.top(20).names) if "n" in one.rsplit(".", 1)[-1])
+    node, late = name.rsplit(".", 1)[0], scores.top(20).names.index(name) + 1
+    meanings = {name: {"label": "verbs in the plural", "promoted": [["\u05e9\t", 2.5], ["\x1d", 0.5]]}}
+    opened = open_page(explore(scores, meanings=meanings, max_size=20))
+    opened.page.locator("#size").fill("0")
+    opened.page.locator("#search").fill("in the plural")
+    opened.settle()
+    opened.press("Enter")
+    assert opened.text("#panel h3") == node
+    assert int(opened.text("#readout").split()[0]) >= late
+    row = opened.page.locator(f"#panel .units li:has(button[data-key='row {name}'])")
+    assert row.locator(".label").text_content() == "verbs in the plural"
+    assert row.locator(".tokens bdi").all_text_contents() == ["\u05e9\u21e5", "\\x1d"]
+    row.locator("textarea").fill("seen")
+    opened.settle(300)
+    row.locator("button").first.click()
+    opened.settle()
+    assert row.locator(".label").count() == 0
+    opened.page.reload()
+    opened.settle()
+    opened.page.locator("#lists button", has_text="seen").click()
+    opened.settle()
+    assert row.locator("textarea").input_value() == "seen"
+    assert not opened.trouble
+
+
+def test_the_largest_differences_of_two_circuits_are_listed(open_page: Any) -> None:
+    graph = sc.Graph(n_layers=2, n_heads=2, n_kv=2, level="nodes")
+    one = sc.Circuit.of(graph, {"a0.h0": -1.0, "a0.h1": -3.0, "a1.h0": -2.0}, model="m", task="t", method="one")
+    other = sc.Circuit.of(graph, {"a0.h0": -1.0, "a0.h1": 1.5, "m1": -2.5}, model="m", task="u", method="other")
+    opened = open_page(explore(one, compare=other, labels=("A", "B")))
+    assert opened.text("#title") == "t / u, m"
+    opened.page.locator("[data-mode=diff]").click()
+    section = opened.page.locator("#panel section", has_text="Largest differences, B less A")
+    opened.settle()
+    rows = [section.locator("button").nth(i) for i in range(section.locator("button").count())]
+    found = [(row.locator(".what").text_content(), row.locator(".number").text_content()) for row in rows]
+    assert found == [("a0.h1", "+4.50"), ("m1", "\u22122.50"), ("a1.h0", "+2")]
+    assert not opened.trouble
+
+
 def test_it_fits_a_narrow_window(made: dict[str, Any], open_page: Any) -> None:
     opened = open_page(made["circuit"], width=420)
     assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -17,11 +17,11 @@ from sparse_circuits.cli.feature_evaluate import attached
 from sparse_circuits.cli.json_record import finite
 from sparse_circuits.cli.load import Opened, load_model_on, open_circuit
 from sparse_circuits.cli.options import FEATURES, Device, RunOrCircuit, option
-from sparse_circuits.cli.page import PAGE
+from sparse_circuits.cli.record import PAGE
 from sparse_circuits.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
-    from sparse_circuits.features import Feature, FeatureStore, HeadReport, Labels, MLPReport
+    from sparse_circuits.features import Feature, HeadReport, Labels, MLPReport
     from sparse_circuits.task import Task
 
 EXAMPLES = (
@@ -129,7 +129,7 @@ def features(
         raise SystemExit(130) from None
     pages = library.feature_pages(loaded, nodes, store, dictionaries=known, labels=notes)
     reports = {} if task is None else component_reports(loaded, task, components)
-    written = write_pages(folder, store, pages, reports)
+    written = write_pages(folder, store.model, pages, reports)
     page = _explorer(opened.path.parent / PAGE, pages, reports) if out is None and opened.record is not None else None
     _report(pages, reports, scores, show)
     output.line()
@@ -220,14 +220,15 @@ def _explorer(path: Path, pages: Mapping[str, Feature], reports: Mapping[str, An
 
 
 def write_pages(
-    folder: Path, store: FeatureStore, pages: dict[str, Feature], reports: dict[str, HeadReport | MLPReport]
+    folder: Path, model: str, pages: Mapping[str, Feature], reports: Mapping[str, HeadReport | MLPReport]
 ) -> Path:
+    """Write what a model's nodes mean beside the store that has it, or would."""
     from sparse_circuits.circuit.files import write_atomically
 
     content = {
         "format": "sparse-circuits feature pages",
         "version": 1,
-        "model": store.model,
+        "model": model,
         "features": {name: page.to_dict() for name, page in pages.items()},
         "heads": {name: report.to_dict() for name, report in reports.items() if ".h" in name},
         "mlps": {name: report.to_dict() for name, report in reports.items() if ".h" not in name},

@@ -1,4 +1,4 @@
-"""Faithfulness at other sizes: what ``evaluate --curve`` writes and prints, and how records have it."""
+"""Faithfulness at other sizes: what ``evaluate --curve`` writes and prints."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.json_record import finite
+from sparse_circuits.cli.measured import CURVE, numbers_of, numbers_of_circuit
 from sparse_circuits.cli.record import Arguments
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import FeatureScores, Scores
     from sparse_circuits.evaluation import Baseline, Curve, Evaluation
     from sparse_circuits.task import Task
-
-CURVE = "curve.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +62,7 @@ def write_curves(
         "distance": curve.distance,
         "distance_interval": curve.distance_interval,
     }
-    content["circuit"] = {
-        "size": evaluation.circuit.size,
-        "metric": evaluation.mean,
-        "faithfulness": evaluation.faithfulness,
-        "faithfulness_interval": evaluation.faithfulness_interval,
-        "completeness": evaluation.completeness,
-        "random": numbers_of_random(baseline),
-    }
+    content["circuit"] = numbers_of_circuit(evaluation, baseline)
     if made.neurons is not None:
         content["neurons"] = numbers_of(made.neurons)
     if made.random:
@@ -123,22 +115,3 @@ def report_curves(name: str, made: Curves, files: list[Path]) -> None:
     distance = output.with_interval(curve.distance, curve.distance_interval, 3)
     written = ", ".join(map(str, files))
     output.pairs([("area under the curve", area), ("area between it and 1", distance), ("curve", written)])
-
-
-def numbers_of(curve: Curve) -> dict[str, Any]:
-    """A curve as records have it."""
-    return {
-        "requested": curve.requested,
-        "sizes": curve.sizes,
-        "faithfulness": curve.faithfulness,
-        "intervals": curve.intervals,
-    }
-
-
-def numbers_of_random(baseline: Baseline) -> dict[str, Any]:
-    """Random circuits of one size, as records have them."""
-    return {
-        "faithfulness": baseline.faithfulness.tolist(),
-        "median": baseline.median,
-        "interval": baseline.interval,
-    }

@@ -13,8 +13,7 @@ from sparse_circuits.cli.feature_summary import report_features, write_features
 from sparse_circuits.cli.folder import check_out
 from sparse_circuits.cli.load import load_model_on
 from sparse_circuits.cli.options import Device, Examples, option
-from sparse_circuits.cli.page import PAGE
-from sparse_circuits.cli.record import Arguments
+from sparse_circuits.cli.record import PAGE, Arguments
 from sparse_circuits.cli.search import search
 from sparse_circuits.cli.summary import report, write
 from sparse_circuits.errors import InputError
@@ -69,7 +68,7 @@ def demo(
 def _ioi(out: Path, examples: int | None, device: str | None) -> None:
     found = search(Arguments(model="toy", task="ioi", size=60, examples=examples), device)
     title = "Indirect object identification in the bundled model"
-    write(found, out, force=True, title=title, meanings=_components(device))
+    write(found, out, force=True, title=title, told=({}, _components(device)))
     report(found, out)
 
 
@@ -94,7 +93,7 @@ def _agreement(out: Path, examples: int | None, device: str | None) -> None:
     )
     found = search_features(wanted, device)
     title = "Subject-verb agreement across a relative clause, SAE features"
-    write_features(found, out, force=True, title=title, meanings=_features(found, device))
+    write_features(found, out, force=True, title=title, told=(_features(found, device), {}))
     report_features(found, out)
 
 

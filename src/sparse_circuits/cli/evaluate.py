@@ -61,7 +61,8 @@ def evaluate(
     curve: Annotated[
         bool,
         typer.Option(
-            "--curve", help="Also evaluate other sizes; writes curve.svg, .png and .json into the run's folder."
+            "--curve",
+            help="Also evaluate other sizes; writes curve.svg, .png and .json into the run's folder, for its page too.",
         ),
     ] = False,
     dictionaries: Annotated[
@@ -113,7 +114,11 @@ def evaluate(
     of_neurons = dict(zip(neurons, results[len(plain) :], strict=True))
     output.comparison(dict(zip(plain, results, strict=False)), baselines, of_neurons)
     for (name, one), result in zip(opened.items(), results, strict=False) if curve else ():
-        folder, about = one.path.parent, {"task": task_name, "examples": len(prompts), "seed": seed}
+        folder, about = (
+            one.path.parent,
+            {"task": task_name, "model": model_name, "examples": len(prompts), "seed": seed},
+        )
+        about |= {"errors": policy.get("errors"), "start_layer": policy.get("start_layer")}
         if name in runs:
             made = feature_curves(loaded, runs[name], prompts, draws=draws or DRAWS, seed=seed, **common)
         else:
@@ -137,7 +142,7 @@ def common_value(option: str, values: dict[str, str | None]) -> str:
         )
     value = next(iter(values.values()))
     if value is None:
-        raise InputError(f"The circuit file does not say; give {option}.")
+        raise InputError(f"The circuit file does not say which {option.removeprefix('--')} it is of; give {option}.")
     return value
 
 

@@ -231,7 +231,7 @@ def _attribution_graph(
     names = {"--model": model or opened.model, "--task": task or opened.task}
     for flag, value in names.items():
         if value is None:
-            raise InputError(f"{opened.path} does not say; give {flag}.")
+            raise InputError(f"{opened.path} does not say which {flag.removeprefix('--')} it is of; give {flag}.")
     if dictionaries is not None and not opened.of_features:
         raise InputError("--dictionaries is for circuits of features, and this is one of components; leave it out.")
     pages = read_pages(opened.path.parent)

@@ -7,32 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.curves import numbers_of, numbers_of_random
+from sparse_circuits.cli.contexts import PAGES
 from sparse_circuits.cli.feature_search import FoundFeatures
 from sparse_circuits.cli.folder import new_folder
-from sparse_circuits.cli.page import PAGE, RunPage
-from sparse_circuits.cli.record import CIRCUIT, NEURONS, RECORD, SCORES, Record
+from sparse_circuits.cli.measured import numbers_of, numbers_of_random
+from sparse_circuits.cli.page import RunPage, Told
+from sparse_circuits.cli.record import CIRCUIT, NEURONS, PAGE, RECORD, SCORES, Record
 from sparse_circuits.cli.summary import PICTURES
 
 _ERRORS = {"keep": "all kept, in the circuit or not", "remove": "all ablated, in the circuit or not"}
 
 
-def write_features(found: FoundFeatures, out: Path, force: bool, **page: Any) -> None:
-    """Write the run's folder, whole or not at all; ``page`` says more of its page to explore, as :func:`explore` takes it."""
+def write_features(
+    found: FoundFeatures, out: Path, force: bool, title: str | None = None, told: Told | None = None
+) -> None:
+    """Write the run's folder, whole or not at all.
+
+    Args:
+        title: of its page to explore. told: what is known of its nodes.
+    """
     from sparse_circuits.view.feature_picture import draw_feature_circuit
 
     with new_folder(out, force) as folder, output.working("drawing"):
         found.circuit.save(folder / CIRCUIT)
         found.scores.save(folder / SCORES)
-        files = [CIRCUIT, SCORES, *PICTURES, PAGE, RECORD]
+        files = [CIRCUIT, SCORES, *PICTURES, PAGE, RECORD, *([] if told is None else [PAGES])]
         if found.neurons is not None:
             found.neurons.save(folder / NEURONS)
             files.append(NEURONS)
         for picture in PICTURES:
             draw_feature_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
-        record = Record(found.arguments, found.circuit.provenance, _results(found), tuple(files))
+        record = Record(found.arguments, found.circuit.provenance, {"title": title, **_results(found)}, tuple(files))
         (folder / RECORD).write_text(record.text, encoding="utf-8")
-        RunPage.of_run(found.circuit, found.scores, record).page(**page).save(folder / PAGE)
+        RunPage.of_run(found.circuit, found.scores, record).save(folder, told)
 
 
 def report_features(found: FoundFeatures, out: Path) -> None:

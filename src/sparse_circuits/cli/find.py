@@ -42,8 +42,7 @@ from sparse_circuits.cli.options import (
     task_option,
     whole_option,
 )
-from sparse_circuits.cli.page import PAGE
-from sparse_circuits.cli.record import Arguments, Record
+from sparse_circuits.cli.record import PAGE, Arguments, Record
 from sparse_circuits.cli.search import Found, search
 from sparse_circuits.cli.summary import report, write
 from sparse_circuits.errors import InputError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_circuits.cli.output import working
 from sparse_circuits.cli.record import CIRCUIT, RECORD, Arguments, Record
-from sparse_circuits.cli.trace_record import TRACE_RECORD, Slice, TraceRecord
+from sparse_circuits.cli.trace_record import TRACE, TRACE_RECORD, Slice, TraceRecord
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,15 +104,14 @@ def open_circuit(path: Path) -> Opened:
     """
     from sparse_circuits.circuit import Circuit
 
-    folder = path if path.is_dir() else path.parent
-    written = path.is_dir() or path.name == CIRCUIT
-    trace = TraceRecord.load(folder) if written and (folder / TRACE_RECORD).is_file() else None
+    trace = TraceRecord.load(path) if (path / TRACE_RECORD).is_file() and (path / TRACE).is_file() else None
     if path.is_dir() and not (path / CIRCUIT).is_file():
-        raise InputError(f"{path} holds no {CIRCUIT}; expected a folder that 'find' wrote, or a circuit file.")
+        raise InputError(
+            f"{path} holds no {CIRCUIT}; expected a folder that 'find' or 'trace' wrote, or a circuit file."
+        )
     file = path / CIRCUIT if path.is_dir() else path
-    circuit = Circuit.load(file)
-    record = Record.load(folder / RECORD) if written and (folder / RECORD).is_file() else None
-    return Opened(file, circuit, record, trace)
+    circuit, record = Circuit.load(file), file.parent / RECORD
+    return Opened(file, circuit, Record.load(record) if file.name == CIRCUIT and record.is_file() else None, trace)
 
 
 def fitting(model: Any, task: Task, circuits: Iterable[Circuit | FeatureCircuit]) -> Task:

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_circuits.cli.curves import CURVE
-from sparse_circuits.cli.load import Opened, ablation_named
-from sparse_circuits.cli.record import RECORD, SCORES, Record
-from sparse_circuits.errors import FileFormatError
+from sparse_circuits.cli.contexts import STORE, write_pages
+from sparse_circuits.cli.load import Opened
+from sparse_circuits.cli.meanings import from_pages, read_pages
+from sparse_circuits.cli.measured import Measured, reading
+from sparse_circuits.cli.record import PAGE, RECORD, SCORES, Record
 
 if TYPE_CHECKING:
     from sparse_circuits.circuit import Circuit, FeatureCircuit, FeatureScores, Scores
     from sparse_circuits.evaluation import Curve, Evaluation
+    from sparse_circuits.features import Feature, HeadReport, MLPReport
     from sparse_circuits.view.explorer import Page
     from sparse_circuits.view.explorer.quality import Quality
 
-PAGE = "explorer.html"
+Told = tuple[Mapping[str, "Feature"], Mapping[str, "HeadReport | MLPReport"]]
+"""What nodes mean: features by name, and what heads and MLPs do."""
 _SMALLER = (8, 4, 2)
 _LARGER = {"features": (2,)}  # a feature circuit has far more edges for its size
 _LARGER_OTHERS = (2, 4)
 _LARGEST = 5000
 
 
+def chosen_by_size(circuit: Circuit | FeatureCircuit) -> bool:
+    """Whether a circuit was chosen by its size alone: otherwise other sizes are no part of the same series."""
+    chosen = circuit.provenance.get("selection") or {}
+    return chosen.get("rule") in ("greedy", "top") and chosen.get("edges") is None and not chosen.get("prune")
+
+
 def other_circuits(scores: Scores | FeatureScores, circuit: Circuit | FeatureCircuit) -> dict[int, Any]:
     """Circuits from an eighth to a few times the size of one, by the sizes asked for, as that one was chosen.
 
-    None, where it was not chosen by its size alone: then other sizes are no part of the same series.
+    None, where it was not chosen by its size alone.
     """
-    chosen = circuit.provenance["selection"]
-    if chosen["rule"] not in ("greedy", "top") or chosen.get("edges") is not None or chosen.get("prune"):
+    if not chosen_by_size(circuit):
         return {}
+    chosen = circuit.provenance["selection"]
     n, features = chosen["n"], circuit.graph.level == "features"
     total = len(scores.node_ids) if features else scores.graph.size  # pyright: ignore[reportAttributeAccessIssue]
     larger = (times * n for times in _LARGER.get(circuit.graph.level, _LARGER_OTHERS))
@@ -59,44 +66,35 @@ def curve_through(
 
 @dataclass(frozen=True, eq=False)
 class RunPage:
-    """What is shown of a circuit, and of circuits of other sizes from the same scores where its size stands for it.
+    """What is shown of a circuit: alone, or with circuits of other sizes from the scores that it was chosen from.
 
     Attributes:
         scores: None for a circuit alone.
-        measured: how good they are, as records have it; empty for a circuit that no record is of.
-        select, signed: how they are taken from the scores.
+        measured: how good they are; None for a circuit that no record is of.
         max_size: the slider's end, of scores.
+        title: as it was recorded; None for the page's own.
     """
 
     circuit: Circuit | FeatureCircuit
     scores: Scores | FeatureScores | None = None
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    select: str = "greedy"
-    signed: bool = False
-    max_size: int | None = None
+    measured: Measured | None = None
+    max_size: int = 0
+    title: str | None = None
 
     @classmethod
     def of_run(
         cls, circuit: Circuit | FeatureCircuit, scores: Scores | FeatureScores | None, record: Record
     ) -> RunPage:
         """With what the run itself measured."""
-        results, selection = record.results, circuit.provenance["selection"]
-        measured = {
-            "ablation": ablation_named(record.arguments.ablation).kind,
-            "size": results["size"]["circuit"],
-            "metric": results["metric"]["circuit"],
-            **{key: results[key] for key in ("faithfulness", "faithfulness_interval", "random")},
-            "curve": results.get("curve"),
-        }
-        if scores is None or measured["curve"] is None:
-            return cls(circuit, measured=measured)
-        return cls(
-            circuit, scores, measured, selection["rule"], selection["signed"], measured["curve"]["requested"][-1]
-        )
+        measured, title = Measured.by_run(record), record.results.get("title")
+        if scores is None or not chosen_by_size(circuit):
+            return cls(circuit, None, measured, title=title)
+        end = circuit.provenance["selection"]["n"] if measured.curve is None else measured.curve.requested[-1]
+        return cls(circuit, scores, measured, end, title)
 
     @classmethod
     def opened(cls, opened: Opened) -> RunPage:
-        """With what ``evaluate --curve`` measured since, where it did, in place of what the run measured.
+        """With what ``evaluate --curve`` measured since on the run's task, where it did, in place of what the run measured.
 
         Raises:
             FileFormatError: for records or scores that are damaged.
@@ -105,62 +103,69 @@ class RunPage:
         from sparse_circuits.view.explorer.side import largest_size
 
         circuit, record, folder = opened.circuit, opened.record, opened.path.parent
-        selection = circuit.provenance.get("selection")
-        if record is None or selection is None or record.provenance.get("selection") != selection:
+        if record is None or not record.results or record.provenance != circuit.provenance:
             return cls(circuit)
-        scores = Scores.load(folder / SCORES) if (folder / SCORES).is_file() else None
-        with _read(folder / RECORD):
+        by_size = chosen_by_size(circuit) and (folder / SCORES).is_file()
+        scores = Scores.load(folder / SCORES) if by_size else None
+        with reading(folder / RECORD):
             found = cls.of_run(circuit, scores, record)
-            found.quality(found.scores is not None)
-        if found.scores is None or not (folder / CURVE).is_file():
+        since = Measured.since(folder, record)
+        if since is None:
             return found
-        with _read(folder / CURVE):
-            since = json.loads((folder / CURVE).read_text(encoding="utf-8"))
-            curve = {key: since[key] for key in ("requested", "sizes", "faithfulness", "intervals")}
-            measured = {**since["circuit"], "ablation": since["ablation"], "curve": curve}
-            end = max(found.max_size or 0, largest_size(found.scores, None))
-            found = replace(found, measured=measured, max_size=end)
-            found.quality(True)
-        return found
+        end = 0 if scores is None else max(found.max_size, largest_size(scores, None))
+        return replace(found, measured=since, max_size=end)
 
-    def quality(self, by_asked: bool) -> Quality:
-        """How good they are, for a slider over what is asked of scores or over a circuit's own parts."""
+    @property
+    def quality(self) -> Quality:
+        """As the page is told it. A circuit alone has no curve: of its own sizes nothing was measured."""
         from sparse_circuits.view.explorer.quality import Quality, curve_data, evaluation_data, random_data
 
         known = self.measured
-        if not known:
+        if known is None:
             return Quality()
-        ablation, size, curve, random = known["ablation"], known["size"], known["curve"], known["random"]
-        x = self.circuit.provenance["selection"]["n"] if by_asked else size
-        value, interval = known["faithfulness"], known["faithfulness_interval"]
+        curve = None if self.scores is None else known.curve
+        x = known.size if self.scores is None else self.circuit.provenance["selection"]["n"]
         return Quality(
-            None if curve is None else curve_data(**curve, ablation=ablation, by_asked=by_asked),
-            evaluation_data(x, size, value, interval, known.get("completeness"), known["metric"], ablation),
-            random_data(size, random["median"], random["interval"], len(random["faithfulness"])),
+            None
+            if curve is None
+            else curve_data(
+                curve.requested, curve.sizes, curve.faithfulness, curve.intervals, known.ablation, by_asked=True
+            ),
+            evaluation_data(
+                x, known.size, known.faithfulness, known.interval, known.completeness, known.metric, known.ablation
+            ),
+            random_data(known.size, known.random, known.random_interval, known.draws),
         )
 
-    def page(self, other: RunPage | None = None, **options: Any) -> Page:
-        """The page, with a second circuit beside this one if there is one; ``options`` are those of :func:`explore`.
+    @property
+    def how(self) -> tuple[str, bool]:
+        """How circuits are taken from the scores: by which rule, and by sign or not."""
+        chosen = self.circuit.provenance["selection"] if self.scores is not None else {}
+        return chosen.get("rule", "greedy"), bool(chosen.get("signed", False))
 
-        Two are shown by what is asked for where both are taken from scores in the same way, or else each by its own parts.
-        """
+    def page(self, other: RunPage | None = None, **options: Any) -> Page:
+        """The page, with a second circuit beside this one if there is one; ``options`` are those of :func:`explore`."""
         from sparse_circuits.view.explorer.page import page_of
 
         both = [self] if other is None else [self, other]
-        by_asked = all(one.scores is not None for one in both) and len({(one.select, one.signed) for one in both}) == 1
-        if by_asked:
-            end = max(one.max_size or 0 for one in both)
-            options = {"max_size": end, "select": self.select, "signed": self.signed, **options}
-        sides: list[Any] = [one.scores if by_asked else one.circuit for one in both]
-        return page_of(sides, [one.quality(by_asked) for one in both], **options)
+        if other is None and options.get("title") is None:
+            options["title"] = self.title
+        return page_of(
+            [one.circuit if one.scores is None else one.scores for one in both],
+            [one.quality for one in both],
+            how=[one.how for one in both],
+            max_size=max(one.circuit.size if one.scores is None else one.max_size for one in both) or None,
+            **options,
+        )
+
+    def save(self, folder: Path, told: Told | None) -> None:
+        """Write the page into a run's folder, and beside it what its nodes mean, where that is known."""
+        if told is not None:
+            write_pages(folder / STORE, self.circuit.provenance["model"], *told)
+        self.page(meanings=meanings_in(folder)).save(folder / PAGE)
 
 
-@contextmanager
-def _read(path: Path) -> Iterator[None]:
-    """What is missing from a record, or of another kind, is said of its file."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise FileFormatError(
-            f"{path} is damaged ({type(error).__name__}: {error}); make it again, or move it away."
-        ) from None
+def meanings_in(folder: Path) -> dict[str, Any]:
+    """What ``features`` wrote of a circuit's nodes, where it did, as :func:`explore` takes it."""
+    pages = read_pages(folder)
+    return {} if pages is None else from_pages(pages, (), None).nodes

@@ -35,6 +35,7 @@ from sparse_circuits.errors import FileFormatError, InputError
 FORMAT = "sparse-circuits run"
 FORMAT_VERSION = 1
 RECORD, CIRCUIT, SCORES, NEURONS = "run.json", "circuit.safetensors", "scores.safetensors", "neurons.safetensors"
+PAGE = "explorer.html"
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from sparse_circuits.cli.feature_search import feature_graph
 from sparse_circuits.cli.load import ablation_named, fitting, load_model_on, open_circuit, prompts_of
 from sparse_circuits.cli.methods import flag
 from sparse_circuits.cli.options import BATCH_SIZE, DRAWS, BatchSize, Device, Draws, Examples, NewSeed, option
-from sparse_circuits.cli.page import PAGE
-from sparse_circuits.cli.record import RECORD, SCORES, Arguments
+from sparse_circuits.cli.record import PAGE, RECORD, SCORES, Arguments
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from sparse_circuits.cli import output
-from sparse_circuits.cli.curves import numbers_of, numbers_of_random
+from sparse_circuits.cli.contexts import PAGES
 from sparse_circuits.cli.folder import new_folder
-from sparse_circuits.cli.page import PAGE, RunPage
-from sparse_circuits.cli.record import CIRCUIT, RECORD, SCORES, Arguments, Record
+from sparse_circuits.cli.measured import numbers_of, numbers_of_random
+from sparse_circuits.cli.page import RunPage, Told
+from sparse_circuits.cli.record import CIRCUIT, PAGE, RECORD, SCORES, Arguments, Record
 from sparse_circuits.cli.search import Found
 
 PICTURES = ("circuit.svg", "circuit.png")
 
 
-def write(found: Found, out: Path, force: bool, **page: Any) -> None:
-    """Write the run's folder, whole or not at all; ``page`` says more of its page to explore, as :func:`explore` takes it."""
+def write(found: Found, out: Path, force: bool, title: str | None = None, told: Told | None = None) -> None:
+    """Write the run's folder, whole or not at all.
+
+    Args:
+        title: of its page to explore. told: what is known of its nodes.
+    """
     from sparse_circuits.view.picture import draw_circuit
 
     with new_folder(out, force) as folder, output.working("drawing"):
@@ -24,10 +29,10 @@ def write(found: Found, out: Path, force: bool, **page: Any) -> None:
         found.scores.save(folder / SCORES)
         for picture in PICTURES:
             draw_circuit(found.circuit, folder / picture, evaluation=found.evaluation, baseline=found.baseline)
-        files = (CIRCUIT, SCORES, *PICTURES, PAGE, RECORD)
-        record = Record(found.arguments, found.circuit.provenance, _results(found), files)
+        files = (CIRCUIT, SCORES, *PICTURES, PAGE, RECORD, *([] if told is None else [PAGES]))
+        record = Record(found.arguments, found.circuit.provenance, {"title": title, **_results(found)}, files)
         (folder / RECORD).write_text(record.text, encoding="utf-8")
-        RunPage.of_run(found.circuit, found.scores, record).page(**page).save(folder / PAGE)
+        RunPage.of_run(found.circuit, found.scores, record).save(folder, told)
 
 
 def report(found: Found, out: Path) -> None:

@@ -199,7 +199,7 @@ def _meanings(
         else {name: page["label"] for name, page in before["features"].items() if page.get("label")}
     )
     pages = sc.feature_pages(model, names, store, dictionaries=dictionaries, labels=labels)
-    write_pages(folder / STORE, store, pages, {})
+    write_pages(folder / STORE, store.model, pages, {})
     return {name: page.to_dict() for name, page in pages.items()}
 
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from sparse_circuits.cli import output
 from sparse_circuits.cli.load import Opened, open_circuit
-from sparse_circuits.cli.meanings import from_pages, read_pages
 from sparse_circuits.cli.options import MAX_EDGES, MAX_NODES, RunOrCircuit, option
-from sparse_circuits.cli.page import RunPage
+from sparse_circuits.cli.page import RunPage, meanings_in
 from sparse_circuits.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,6 +75,10 @@ def view(
             raise InputError(
                 "--explore writes a page with a slider over the circuit's size; leave --out, --max-size and --max-nodes out."
             )
+        if max_edges is not None and opened.circuit.graph.level not in ("edges", "features"):
+            raise InputError(
+                f"--max-edges {max_edges}: a circuit of {opened.circuit.graph.level} has no edges; leave it out."
+            )
         _limits(opened.circuit, max_edges, None, None)
         other = None if compare is None else open_circuit(compare)
         if other is not None:
@@ -99,17 +102,26 @@ def _explore(opened: Opened, other: Opened | None, path: Path, title: str | None
 
     path = checked(path)
     both = [opened] if other is None else [opened, other]
-    pages = [read_pages(one.path.parent) for one in reversed(both)]
-    meanings = {
-        name: one for page in pages if page is not None for name, one in from_pages(page, (), None).nodes.items()
-    }
+    meanings = {name: one for each in reversed(both) for name, one in meanings_in(each.path.parent).items()}
     options: dict[str, Any] = {"title": title, "meanings": meanings, "max_edges": max_edges or MOST_EDGES}
     if other is not None:
         options["labels"] = _labels(opened, other)
     with output.working("writing the page"):
         shown = [RunPage.opened(one) for one in both]
-        shown[0].page(*shown[1:], **options).save(path)
+        try:
+            page = shown[0].page(*shown[1:], **options)
+        except InputError as error:
+            raise InputError(_said(str(error), opened, other)) from None
+        page.save(path)
     output.pairs([("page", str(path))])
+
+
+def _said(message: str, opened: Opened, other: Opened | None) -> str:
+    """What :func:`explore` refuses, in this command's words."""
+    if other is not None and message.startswith("explore(compare="):
+        return f"--compare {other.path}{message[message.index(')') + 1 :]}"
+    folders = " and ".join(str(one.path.parent) for one in (opened, other) if one is not None)
+    return f"The scores and the records in {folders} are not of the same run. {message}"
 
 
 def _labels(opened: Opened, other: Opened) -> tuple[str, str] | None:
@@ -118,7 +130,8 @@ def _labels(opened: Opened, other: Opened) -> tuple[str, str] | None:
 
     if differences(opened.circuit.provenance, other.circuit.provenance):
         return None
-    return str(opened.path.parent), str(other.path.parent)
+    one, two = (str(each.path if each.origin is None else each.path.parent) for each in (opened, other))
+    return None if one == two else (one, two)
 
 
 def _check_compared(opened: Opened, other: Opened) -> None:

@@ -131,7 +131,7 @@ function drawHere() {
       ? `${whoseIs(i)}faithfulness about ${faith(one.value)} (measured ${faith(one.between[0].value)} at ${one.between[0].x.toLocaleString('en')} and ${faith(one.between[1].value)} at ${one.between[1].x.toLocaleString('en')})`
       : `${whoseIs(i)}faithfulness ${faith(one.value)}${range(one.point)}`);
   });
-  if (D.random && D.random.value !== null && evaluationOf(0)?.x === asked) text.push(`random ${faith(D.random.value)}`);
+  if (D.random && D.random.value !== null && evaluationOf(0)?.x === asked) text.push(`${whoseIs(0)}random ${faith(D.random.value)}`);
   sidesShown().forEach((side, i) => {
     const drawn = edgesInSight(side).length, all = countAll(side), of = S.mode === 'side' ? whoseIs(i) : '';
     if (drawn < all) text.push(`${of}${drawn.toLocaleString('en')} strongest of ${plural(all, 'edge')} drawn`);

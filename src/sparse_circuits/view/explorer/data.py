@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparse_circuits.circuit import Circuit, FeatureCircuit
@@ -37,7 +37,7 @@ def page_data(
     nodes, index = _nodes(place, a, b)
     ports, port_index = _ports(place, whole, index)
     edges = _edges(place, a, b, index, port_index)
-    known = {node["name"]: entry for node in nodes if (entry := meaning_of(meanings, node["name"])) is not None}
+    known = {name: entry for name in names_in(nodes) if (entry := meaning_of(meanings, name)) is not None}
     return {
         "version": FORMAT,
         "kind": "components" if isinstance(whole, Circuit) else "features",
@@ -159,6 +159,13 @@ def subtitle(a: Side, b: Side | None, labels: tuple[str, str], thing: str, total
             ": ".join(filter(None, [label if b else "", ", ".join([size, *about(side.provenance, "method")])]))
         )
     return parts
+
+
+def names_in(nodes: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """All that something may be known of: the page's nodes and their units."""
+    for node in nodes:
+        yield node["name"]
+        yield from (unit["name"] for unit in node.get("units", ()))
 
 
 def meaning_of(meanings: Mapping[str, Any], name: str) -> Any:

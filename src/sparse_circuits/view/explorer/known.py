@@ -10,7 +10,7 @@ from typing import Any
 
 from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.errors import FileFormatError
-from sparse_circuits.view.explorer.data import clean_meanings, meaning_of
+from sparse_circuits.view.explorer.data import clean_meanings, meaning_of, names_in
 from sparse_circuits.view.standalone import embedded
 
 _DATA = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)
@@ -27,7 +27,7 @@ def add_meanings(path: Path, meanings: Mapping[str, Any]) -> Path:
     try:
         before, opening, data, closing, after = _DATA.split(path.read_text(encoding="utf-8"))
         content = json.loads(data)
-        names, known = [node["name"] for node in content["nodes"]], dict(content["meanings"])
+        names, known = [*names_in(content["nodes"])], dict(content["meanings"])
     except (ValueError, KeyError, TypeError):
         raise FileFormatError(f"{path} is no explorer page.") from None
     found = clean_meanings(meanings, "add_meanings")

@@ -47,6 +47,16 @@ function pickEdge(key) {
   done();
 }
 
+/** Select a neuron or the like in its node, at a size at which it is there. */
+function pickUnit(name) {
+  const node = ownerOf.get(name), at = node.units.find((unit) => unit.name === name);
+  const first = [at.at, D.two ? at.at2 : -1].filter((i) => i >= 0);
+  if (first.length) S.step = Math.max(S.step, Math.min(...first));
+  changed();
+  pick({ node: node.name, unit: name }, true);
+  keep();
+}
+
 function togglePin(key) {
   if (!S.pins.delete(key)) S.pins.add(key);
   say(`${S.pins.has(key) ? 'Pinned' : 'Unpinned'} ${nameOf(key)}`);
@@ -166,6 +176,7 @@ function drawLists() {
     const group = S.groups.find((one) => `group ${one.id}` === key);
     if (group) return pick(group.open ? { node: group.members[0] } : { group: group.id }, true);
     if (byName.has(key)) return pick({ node: key }, true);
+    if (ownerOf.has(key)) return pickUnit(key);
     return key.includes('->') ? pickEdge(key) : pick(null);
   };
   const part = (title, items, more = null) => (items.length ? el('details', { open: true }, el('summary', {}, `${title} (${items.length})`), more, el('ul', {}, items)) : null);
@@ -184,13 +195,16 @@ function drawLists() {
 
 /** What a node can be found by: name, role, meaning, tokens, notes. */
 function haystack(thing) {
+  return [...(thing.units ?? []), thing].map(wordsOf).join('\n');
+}
+function wordsOf(thing) {
   const meaning = toldOf(thing), tokens = [...list(meaning.promoted), ...list(meaning.suppressed)].map((one) => (Array.isArray(one) ? one[0] : one));
   const seenIn = list(meaning.contexts ?? meaning.top).flatMap((one) => list(one && one.tokens));
   return [thing.name, ROLES[thing.role], meaning.label, ...tokens, seenIn.join(''), S.notes[keyOf(thing)]].filter(Boolean).join('\n').toLowerCase();
 }
-let found = [], marked = 0;
+let found = [], marked = 0, words = [];
 function search(text) {
-  const words = text.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  words = text.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const rank = (thing) => (thing.name.toLowerCase().startsWith(words[0]) ? 0 : thing.name.toLowerCase().includes(words[0]) ? 1 : 2);
   found = !words.length ? [] : [...nodes, ...boxes.values()].filter((thing) => words.every((word) => haystack(thing).includes(word)));
   found.sort((a, b) => rank(a) - rank(b) || Math.abs(b.s ?? 0) - Math.abs(a.s ?? 0));
@@ -213,5 +227,8 @@ function takeFound(i) {
   $('search').value = '';
   drawFound(false);
   if (shownAs(thing) !== thing) openGroup(thing.group, true);
-  pick(pickOf(thing), true);
+  const all = words.every((word) => wordsOf(thing).includes(word)) ? [] : thing.units ?? [], fits = (text) => words.every((word) => text.includes(word));
+  const unit = all.find((one) => fits(one.name.toLowerCase())) ?? all.find((one) => fits(wordsOf(one)));
+  if (unit) pickUnit(unit.name);
+  else pick(pickOf(thing), true);
 }

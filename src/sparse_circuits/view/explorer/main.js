@@ -65,6 +65,9 @@ function moveTo(thing) {
   if (dx || dy) zoomTo(d3.zoomIdentity.translate(zoomed.x + dx, zoomed.y + dy).scale(zoomed.k));
 }
 
+/** What a pane's name takes away above the graph. */
+const nameHeight = () => (D.two ? 22 : 0);
+
 /** Sizes of everything, and the whole graph in view. */
 function layOut() {
   setModeClasses();
@@ -74,9 +77,9 @@ function layOut() {
     pane.width = pane.root.clientWidth;
     pane.height = pane.root.clientHeight;
   }
-  const { width, height } = panes[0], { frame } = D, above = frame.columns.length ? 26 : 6;
-  const k = Math.max(0.08, Math.min(1.6, (width - 16) / frame.width, (height - above - 14) / frame.height));
-  const x = (width - k * frame.width) / 2, y = above * k + (height - k * (frame.height + above)) / 2;
+  const { width, height } = panes[0], { frame } = D, above = frame.columns.length ? 26 : 6, top = nameHeight();
+  const k = Math.max(0.08, Math.min(1.6, (width - 16) / frame.width, (height - top - above - 14) / frame.height));
+  const x = (width - k * frame.width) / 2, y = top + above * k + (height - top - k * (frame.height + above)) / 2;
   zoomTo(d3.zoomIdentity.translate(x, y).scale(k));
   refresh();
 }
@@ -88,7 +91,7 @@ function firstLook() {
   const k = Math.max(0.42, Math.min(0.7, Math.max((width - 16) / frame.width, (height - 40) / frame.height))), spare = width - k * frame.width;
   const strong = [...nodes].sort((a, b) => Math.abs(b.s ?? 0) - Math.abs(a.s ?? 0)).find((node) => onScreen(node) && !isEnd(node));
   const x = spare > 0 || !strong ? spare / 2 : Math.max(spare - 8, Math.min(8, width / 2 - k * strong.x));
-  zoomTo(d3.zoomIdentity.translate(x, 26 * k + 8).scale(k));
+  zoomTo(d3.zoomIdentity.translate(x, nameHeight() + 26 * k + 8).scale(k));
 }
 
 // --- two circuits ---

@@ -27,11 +27,14 @@ function meaningOf(thing) {
   );
 }
 
-const facts = (pairs) =>
-  pairs.length ? el('dl', {}, pairs.map(([key, value]) => [el('dt', {}, key), el('dd', {}, value)])) : null;
+const facts = (pairs, look = null) =>
+  pairs.length ? el('dl', { class: look }, pairs.map(([key, value]) => [el('dt', {}, key), el('dd', {}, value)])) : null;
 
-/** Spaces and line breaks at a token's ends are part of it. */
-const visibleToken = (token) => String(token).replaceAll('\n', '\u21b5').replaceAll('\t', '\u21e5').replace(/^ | $/g, '\u00b7');
+/** Spaces at a token's ends, line breaks and what has no shape are part of it; one that runs the other way stays by itself. */
+const visibleToken = (token) => el('bdi', {}, String(token).replaceAll('\n', '\u21b5').replaceAll('\t', '\u21e5').replace(/^ | $/g, '\u00b7')
+  .replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`));
+/** Tokens of whole words come without the spaces between them. */
+const gapOf = (rows) => (rows.some((tokens) => tokens.some((token) => /\s/.test(String(token)))) ? '' : ' ');
 
 function weights(title, tokens) {
   const all = list(tokens).map((one) => (Array.isArray(one) ? one : [one, null])).slice(0, 20);
@@ -47,8 +50,7 @@ function contexts(title, given, folded = false) {
   const all = list(given).filter((one) => one && Array.isArray(one.tokens)).slice(0, 12);
   if (!all.length) return null;
   const most = Math.max(1e-30, ...all.flatMap((one) => valuesOf(one).map((a) => Math.abs(a ?? 0))));
-  // tokens of whole words come without the spaces between them
-  const gap = all.some((one) => one.tokens.some((token) => /\s/.test(String(token)))) ? '' : ' ';
+  const gap = gapOf(all.map((one) => one.tokens));
   const strips = el('ol', { class: 'contexts' }, all.map((one) =>
     el('li', {}, one.tokens.map((token, i) => {
       const before = i ? gap : '';
@@ -66,6 +68,7 @@ function contexts(title, given, folded = false) {
 /** What a head looks at in some prompts: from each token (row) to each before it (column). */
 function patterns(given) {
   const all = list(given).filter((one) => one && Array.isArray(one.pattern) && Array.isArray(one.tokens)).slice(0, 4);
+  const gap = gapOf(all.map((one) => one.tokens));
   return all.map((one, k) => {
     const n = one.tokens.length, size = Math.min(14, 290 / n);
     const cells = one.pattern.flatMap((row, i) => list(row).map((share, j) => (share < 0.02 ? null : sv('rect', {
@@ -73,7 +76,7 @@ function patterns(given) {
     }, sv('title', {}, `${one.tokens[i]} looks at ${one.tokens[j]}: ${percent(share)}`))))).filter(Boolean);
     const frame = sv('rect', { width: n * size, height: n * size, fill: 'none', stroke: 'var(--border)' });
     const picture = sv('svg', { viewBox: `-1 -1 ${n * size + 2} ${n * size + 2}`, width: n * size + 2, height: n * size + 2, role: 'img', 'aria-label': 'Attention pattern' }, frame, ...cells);
-    return el('details', { open: k === 0 }, el('summary', {}, clip(one.tokens.join(' '), 44)), picture, weights('Promotes here', list(one.promoted).slice(0, 6)));
+    return el('details', { open: k === 0 }, el('summary', {}, clip(one.tokens.join(gap), 44)), picture, weights('Promotes here', list(one.promoted).slice(0, 6)));
   });
 }
 

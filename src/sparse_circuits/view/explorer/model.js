@@ -3,6 +3,8 @@
 const nodes = D.nodes.map((node, i) => ({ ...node, i, group: null }));
 const ports = D.ports;
 const byName = new Map(nodes.map((node) => [node.name, node]));
+/** Neurons and the like, which have no place of their own: the nodes that they are of. */
+const ownerOf = new Map(nodes.flatMap((node) => (node.units ?? []).map((unit) => [unit.name, node])));
 const edges = D.edges.u.map((u, i) => {
   const port = ports[D.edges.p[i]];
   const at = (key) => D.edges[key][i];
@@ -29,7 +31,7 @@ const S = {
   step: D.start,
   mode: 'a', // a, b, side, diff
   pane: 'a', // of two side by side the one that the reader was in last
-  pick: null, // { node } or { edge } or { group }
+  pick: null, // { node }, perhaps with one of its units opened, { edge } or { group }
   chosen: new Set(), // several nodes, to be grouped
   pins: new Set(),
   hidden: new Set(), // nodes, groups and edges

@@ -116,7 +116,8 @@ def explore(
             longer with more.
 
     Raises:
-        InputError: for anything else, for circuits of different graphs, or a curve or an evaluation of other circuits.
+        InputError: for anything else, for circuits of different graphs or dictionaries, or a curve or an evaluation of other
+            circuits.
             FileFormatError: for a state that is none.
     """
     to = None if path is None else checked(path)
@@ -139,7 +140,7 @@ def explore(
     evaluations = _per_side("evaluation", evaluation, sides)
     found = [quality_of(*known) for known in zip(sides, curves, evaluations, (baseline, None), strict=False)]
     page = page_of(
-        sides, found, meanings=meanings, labels=labels, title=title, state=state, select=select, signed=signed,
+        sides, found, how=[(select, signed)] * len(sides), meanings=meanings, labels=labels, title=title, state=state,
         max_size=max_size, max_edges=max_edges,
     )  # fmt: skip
     if to is not None:
@@ -151,16 +152,19 @@ def page_of(
     sides: Sequence[Shown],
     found: Sequence[Quality],
     *,
+    how: Sequence[tuple[str, bool]],
     meanings: Mapping[str, Any] | None = None,
     labels: tuple[str, str] | None = None,
     title: str | None = None,
     state: str | Path | Mapping[str, Any] | None = None,
-    select: str = "greedy",
-    signed: bool = False,
     max_size: int | None = None,
     max_edges: int = MOST_EDGES,
 ) -> Page:
-    """The page of :func:`explore`, of one circuit or two, from what is known of each; the rest as there."""
+    """The page of :func:`explore`, of one circuit or two, from what is known of each; the rest as there.
+
+    Args:
+        how: of each, ``select`` and ``signed``.
+    """
     asked = [known.asked(largest_size(side, max_size)) for side, known in zip(sides, found, strict=True)]
     ends = [
         largest_size(side, max_size if max_size or not _scores(side) else max([largest_size(side, None), *also]))
@@ -170,8 +174,8 @@ def page_of(
     unordered = len(sides) == 1 and isinstance(shown, Circuit | FeatureCircuit) and not scored(shown)
     steps = (ends[0],) if unordered else sizes_up_to(max(ends), {n for also in asked for n in also})
     made = [
-        side_of(side, steps, n, select, signed, max_edges, known.step_in(steps))
-        for side, n, known in zip(sides, ends, found, strict=True)
+        side_of(side, steps, n, *rule, max_edges, known.step_in(steps))
+        for side, n, rule, known in zip(sides, ends, how, found, strict=True)
     ]
     for side, one, known in zip(sides, made, found, strict=True):
         known.check(side, dict(zip(steps, one.sizes, strict=True)))
@@ -180,7 +184,7 @@ def page_of(
     start = _start(shown, steps, a.sizes, found[0])
     data = page_data(a, b, steps, start, names, clean_meanings(meanings), found, _state(state))
     data["id"] = identity(sides)
-    data["title"] = _title(a) if title is None else title
+    data["title"] = _title(sides) if title is None else title
     data["subtitle"] = subtitle(a, b, names, a.circuit.graph.thing, a.circuit.graph.size)
     return Page(_assemble(data), data["title"])
 
@@ -216,8 +220,10 @@ def _labels(a: Any, b: Any) -> tuple[str, str]:
     return (b and differences(a.provenance, b.provenance)) or ("A", "B")
 
 
-def _title(a: Any) -> str:
-    return ", ".join(about(a.provenance, "task", "model")) or "Circuit"
+def _title(sides: Sequence[Shown]) -> str:
+    """Task and model; of two circuits both, where they differ."""
+    said = (dict.fromkeys(word for side in sides for word in about(side.provenance, key)) for key in ("task", "model"))
+    return ", ".join(" / ".join(words) for words in said if words) or "Circuit"
 
 
 def _start(shown: Shown, steps: tuple[int, ...], own: Sequence[int], found: Quality) -> int:

@@ -23,9 +23,9 @@ function overview() {
       ...D.sizes.map((sizes, i) => [D.two ? clip(D.labels[i], 24) : 'size', `${plural(sizes[S.step], D.thing)} of ${D.total.toLocaleString('en')}`]),
       ...SIDES.flatMap(qualityOf),
       ...ablations(),
-      ...(D.random ? [['random circuits', `${faith(D.random.value)}${range(D.random)}`]] : []),
+      ...(D.random ? [[`${whoseIs(0)}random circuits`, `${faith(D.random.value)}${range(D.random)}`]] : []),
       ...D.leftOut.map((at) => at[S.step]).filter(Boolean).map((n) => ['not drawn', plural(n, 'weaker edge')]),
-    ]),
+    ], D.two ? 'two' : null),
     D.sizes.some((sizes) => sizes[S.step] > 0) ? null : el('p', { class: 'hint' }, lastStep ? 'Nothing is left of a circuit of this size: its parts do not connect the tokens to the logits.' : 'This circuit is empty.'),
     el('p', { class: 'hint' }, 'Click a node or an edge; Shift and click to choose several nodes, then group them. Press ? for all keys.'),
     strongestNodes(),
@@ -47,16 +47,18 @@ function ablations() {
   return found.length ? [['ablation', [...new Set(found)].join(', ')]] : [];
 }
 
-/** Of two side by side, which one a list is of. */
-const inWhich = () => (S.mode === 'side' ? ` in ${clip(D.labels[S.pane === 'b' ? 1 : 0], 24)}` : '');
+/** Of two, which one a list is of. */
+const inWhich = () => (S.mode === 'side' ? ` in ${clip(D.labels[S.pane === 'b' ? 1 : 0], 24)}` : S.mode === 'diff' ? `, by their score in ${clip(D.labels[0], 20)} or else in ${clip(D.labels[1], 20)}` : '');
 
 function strongestNodes() {
-  const side = sideOf(S.mode), all = nodes.filter((n) => !isEnd(n) && present(n, side) && score(n, side) !== null);
+  const side = sideOf(S.mode), differ = S.mode === 'diff';
+  const value = (node) => (differ ? (within(node.at2) ? node.s2 ?? 0 : 0) - (within(node.at) ? node.s ?? 0 : 0) : score(node, side));
+  const all = nodes.filter((node) => node.role !== 'logits' && present(node, side) && score(node, side) !== null && (!differ || value(node) !== 0));
   if (!all.length) return null;
-  all.sort((a, b) => Math.abs(score(b, side)) - Math.abs(score(a, side)));
-  const most = Math.abs(score(all[0], side)) || 1;
-  return el('section', {}, el('h4', {}, `Strongest nodes${inWhich()}${D.level === 'edges' ? ' (sum of their edges)' : ''}`), el('ul', { class: 'edges' },
-    all.slice(0, 12).map((node) => row(node.name, describe(node), score(node, side), most, () => pick({ node: node.name }, true)))));
+  all.sort((a, b) => Math.abs(value(b)) - Math.abs(value(a)));
+  const most = Math.abs(value(all[0])) || 1, title = differ ? `Largest differences, ${clip(D.labels[1], 24)} less ${clip(D.labels[0], 24)}` : `Strongest nodes${inWhich()}`;
+  return el('section', {}, el('h4', {}, `${title}${D.level === 'edges' ? ' (sum of their edges)' : ''}`), el('ul', { class: 'edges' },
+    all.slice(0, 12).map((node) => row(node.name, describe(node), value(node), most, () => pick({ node: node.name }, true)))));
 }
 
 function row(key, text, value, most, action, badge = null) {
@@ -116,11 +118,22 @@ function unitsOf(thing) {
   const units = (thing.units || []).filter((unit) => present(unit, both ? 'diff' : side));
   if (!units.length) return null;
   const valueIn = (unit) => (both && !within(unit.at) ? unit.s2 : score(unit, side)), most = Math.max(1e-30, ...units.map((unit) => Math.abs(valueIn(unit) ?? 0)));
-  const only = (unit) => (D.two && both && whose(unit) !== 'both' ? el('small', {}, ` only in ${clip(D.labels[whose(unit) === 'a' ? 0 : 1], 20)}`) : null);
-  return el('section', {}, el('h4', {}, `Its ${plural(units.length, D.thing)}`), el('ul', { class: 'edges' },
-    units.slice(0, ROWS).map((unit) => el('li', {}, el('span', { class: 'row' }, el('span', { class: 'what' }, unit.name, only(unit)), el('span', { class: 'number' }, signed(valueIn(unit), 3)),
-      el('span', { class: 'bar', style: { width: `${100 * Math.abs(valueIn(unit) ?? 0) / most}%`, background: 'var(--neutral)' } }))))));
+  const badge = (unit) => (D.two && both && whose(unit) !== 'both' ? onlyIn(whose(unit)) : null), open = S.pick?.unit;
+  const first = units.findIndex((unit) => unit.name === open), shown = first < ROWS ? units.slice(0, ROWS) : [units[first], ...units.slice(0, ROWS)];
+  return el('section', {}, el('h4', {}, `Its ${plural(units.length, D.thing)}`), el('ul', { class: 'edges units' }, shown.map((unit) => {
+    const one = row(unit.name, describe(unit), valueIn(unit), most, () => openUnit(thing, unit.name === open ? null : unit.name), badge(unit));
+    one.firstChild.setAttribute('aria-expanded', String(unit.name === open));
+    if (unit.name === open) one.append(...[meaningOf(unit), noteOf(unit.name, `Notes on ${unit.name}`)].filter(Boolean));
+    return one;
+  })));
 }
+/** What is known of a neuron or the like opens below it. */
+function openUnit(thing, name) {
+  leaveNote();
+  S.pick = { ...pickOf(thing), unit: name };
+  drawPanel();
+}
+const onlyIn = (side) => el('b', { class: 'badge', title: `only in ${D.labels[side === 'a' ? 0 : 1]}`, style: { background: `var(--only-${side})` } }, side.toUpperCase());
 
 function edgeLists(thing, side) {
   const { into, out } = edgesOf(thing, side), most = Math.max(1e-30, ...[...into, ...out].map((e) => Math.abs(valueOf(e, side) ?? 0)));
@@ -136,7 +149,7 @@ function edgeLists(thing, side) {
 const valueOf = (edge, side) => (side === 'diff' ? (edge.a ? edge.s : edge.s2) : edgeScore(edge, side));
 
 function kindBadge(edge) {
-  const whoseMark = S.mode === 'diff' && !(edge.a && edge.b) ? el('b', { class: 'badge', title: `only in ${D.labels[edge.a ? 0 : 1]}`, style: { background: `var(--only-${edge.a ? 'a' : 'b'})` } }, edge.a ? 'A' : 'B') : null;
+  const whoseMark = S.mode === 'diff' && !(edge.a && edge.b) ? onlyIn(edge.a ? 'a' : 'b') : null;
   const kind = edge.port && edge.kind ? el('b', { class: 'badge kind' }, D.kinds[edge.kind]) : null;
   return [whoseMark, kind].filter(Boolean);
 }

@@ -142,5 +142,5 @@ def _faithfulness(value: float | None, interval: Interval) -> dict[str, float | 
 
 
 def number(value: float | None) -> float | None:
-    """In four digits; None for what is no number."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+    """In so many digits that it is rounded once, where it is shown; None for what is no number."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")

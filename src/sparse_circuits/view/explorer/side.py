@@ -219,7 +219,7 @@ def together(a: Side, b: Side | None) -> Circuit | FeatureCircuit:
     """All that is on either side, as one circuit to lay out.
 
     Raises:
-        InputError: for circuits of different graphs.
+        InputError: for circuits of different graphs, or of different dictionaries at the same site.
     """
     if b is None:
         return a.circuit
@@ -236,6 +236,14 @@ def together(a: Side, b: Side | None) -> Circuit | FeatureCircuit:
             "circuits of components and of features have no parts in common."
         )
     graph = one.graph
+    theirs = {place.name: place for place in other.graph.places}
+    for place in graph.places:
+        also = theirs.get(place.name, place)
+        if (also.dictionary_id, also.n_features) != (place.dictionary_id, place.n_features):
+            raise InputError(
+                f"explore(compare=...) has another dictionary at {place.name}, {also.dictionary_id} ({also.n_features:,} "
+                f"features); expected the first circuit's, {place.dictionary_id} ({place.n_features:,})."
+            )
     try:
         ids = sorted({graph.index(name) for name in (*a.nodes, *b.nodes)} - {graph.logits})
     except InputError as error:

@@ -25,7 +25,7 @@ function takeState(state) {
     return { id: group.id, name: name.slice(0, 80), members, open: Boolean(group.open) };
   }).filter((group) => group.members.length);
   const grouped = (key) => S.groups.some((group) => key.split('->').includes(`group ${group.id}`)); // a group, or an edge of one
-  const there = (key) => byName.has(key) || edgeByName.has(key) || grouped(key);
+  const there = (key) => byName.has(key) || ownerOf.has(key) || edgeByName.has(key) || grouped(key);
   const kept = (names) => new Set(texts(names).filter((key) => there(key) || ((lost += 1), false)));
   S.pins = kept(state.pins);
   S.hidden = kept(state.hidden);

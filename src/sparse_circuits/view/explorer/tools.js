@@ -34,7 +34,7 @@ function brief(value, digits = 3) {
 }
 
 function plain(size, digits) {
-  return size >= 1000 ? Math.round(size).toLocaleString('en') : String(Number(size.toPrecision(digits)));
+  return size >= 1000 ? Math.round(size).toLocaleString('en') : Number.isInteger(size) ? String(size) : size.toPrecision(digits);
 }
 
 /** The same with its sign always there: colour is never the only thing that says it. */
@@ -64,4 +64,4 @@ function download(name, blob) {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-const fileName = () => (D.title.replace(/[^A-Za-z0-9]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 60) || 'circuit').toLowerCase();
+const fileName = () => (D.title.replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 60) || 'circuit').toLowerCase();
