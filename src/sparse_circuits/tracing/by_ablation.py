@@ -152,7 +152,7 @@ def _where(graph: FeatureGraph, start: Start) -> tuple[int, Tensor | None]:
             others = f" (reached and not ablated: {left})" if left else ""
             raise InputError(
                 f"The trace has reached no feature after {graph.places[last].name} that is not yet ablated, so it ends there"
-                f"{others}; pass at=... or features=[...] to go on with others, or a lower threshold."
+                f"{others}; go on with others by at= or features= (--at, --features), or with a lower threshold."
             )
         return ahead[0], frontier[ahead[0]]
     if start.at in frontier:
@@ -160,8 +160,8 @@ def _where(graph: FeatureGraph, start: Start) -> tuple[int, Tensor | None]:
     mine = features_of(graph, start.at)
     if any(mine.start <= graph.index(edge.target) < mine.stop for edge in start.earlier.edges):
         raise InputError(
-            f"All features of {graph.places[start.at].name} that the trace has reached are ablated already; pass features=[...] "
-            "for others."
+            f"All features of {graph.places[start.at].name} that the trace has reached are ablated already; give "
+            "others with features= (--features)."
         )
     return start.at, None
 
