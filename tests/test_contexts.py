@@ -20,6 +20,7 @@ from conftest import VOCAB, token_task
 
 import sparse_circuits as sc
 from sparse_circuits.dictionary.dictionary import Dictionary
+from sparse_circuits.dictionary.edited import copied
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.features import (
     Context,
@@ -29,6 +30,7 @@ from sparse_circuits.features import (
     collect_contexts,
     feature_pages,
     head_report,
+    logits,
     mlp_report,
     promoted,
     shades,
@@ -424,6 +426,14 @@ def test_hugging_face_datasets_are_streamed(toy, tmp_path: Path) -> None:
         found = toy_store(toy, tmp_path / f"store {name}", texts)["resid_3.f4"].to_dict()
         assert found["histogram"] == expected["histogram"]
         assert found["tokens"] == expected["tokens"]
+    splits = tmp_path / "splits"
+    datasets.DatasetDict({"validation": whole, "test": whole}).save_to_disk(splits)
+    with pytest.raises(
+        InputError, match="has no split 'train', only 'validation', 'test'; give the folder of one, such as"
+    ):
+        toy_store(toy, tmp_path / "store splits", splits)
+    of_one = toy_store(toy, tmp_path / "store splits", splits / "validation")["resid_3.f4"]
+    assert of_one.to_dict()["histogram"] == expected["histogram"]
     renamed = whole.rename_column("text", "article")
     with pytest.raises(InputError, match="fields article; expected one of text"):
         toy_store(toy, tmp_path / "renamed", renamed)
@@ -460,10 +470,10 @@ def test_a_stream_that_breaks_off_is_gone_on_with(toy, tmp_path: Path, monkeypat
             raise TimeoutError("no answer\nfor long")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    options = {"batch_size": 4, "save_every": 2}
-    with pytest.raises(InputError, match=r"'a/b' could not be read further \(TimeoutError: no answer\); the same call"):
+    options = {"batch_size": 4, "save_every": 50}
+    with pytest.raises(InputError, match=r"'a/b' could not be read further \(TimeoutError: no answer\)\.$"):
         toy_store(toy, tmp_path / "broken", "hf:a/b", **options)
-    assert 0 < FeatureStore.load(tmp_path / "broken")["resid_3.f4"].tokens < 900
+    assert FeatureStore.load(tmp_path / "broken")["resid_3.f4"].tokens == 888  # all whole batches that came
     broken = toy_store(toy, tmp_path / "broken", "hf:a/b", **options)
     whole = toy_store(toy, tmp_path / "whole", [row["text"] for row in rows], **options)
     assert broken["resid_3.f4"].tokens == whole["resid_3.f4"].tokens == 1200
@@ -569,13 +579,46 @@ def test_promoted_tokens_are_those_whose_logits_rise(zoo, name: str) -> None:
         out = norm.normalize(x, scale) if norm.kind != "none" else x
         return out if norm.weight is None else out * norm.weight
 
-    unembedding = torch.stack([anatomy.unembed(row[None])[0] for row in torch.eye(anatomy.d_model) * 1e-2]) / 1e-2
-    bias = anatomy.unembed(torch.zeros(1, anatomy.d_model))[0]
-    unembedding = unembedding - bias / 1e-2
+    # the model's own module, in front of a cap on the logits, which is the identity to first order around 0
+    unembedding = model.unembed(torch.eye(anatomy.d_model)) - model.unembed(torch.zeros(1, anatomy.d_model))
     eps = 1e-2
     change = (frozen(stream + eps * dictionary.W_dec[2]) - frozen(stream)) / eps @ unembedding / scale
     change = change - change.mean(-1, keepdim=True)
     assert torch.allclose(change, values.expand_as(change), rtol=1e-3, atol=1e-3 * float(values.abs().max()))
+
+
+def rounded(zoo, name: str):
+    """A model in bfloat16, and one in float32 with the same weights."""
+    model, exact = zoo(name, torch.bfloat16), copied(zoo(name))
+    for parameter in exact.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    return model, exact
+
+
+@pytest.mark.parametrize("name", ["phi", "gptj", "gemma2", "hooked-gpt2", "hooked-local-softcap"])
+def test_promoted_tokens_do_not_hang_on_the_dtype(zoo, name: str) -> None:
+    found = [dict(promoted(model, "m1.n2", VOCAB)["m1.n2"][0]) for model in rounded(zoo, name)]
+    assert list(found[0]) == list(found[1])
+    assert list(found[0].values()) == pytest.approx(list(found[1].values()), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("report", "node"), [(head_report, "a1.h1"), (mlp_report, "m1")])
+@pytest.mark.parametrize("name", ["phi", "hooked-gpt2"])
+def test_a_report_of_a_bfloat16_model_is_off_by_its_run_only(zoo, name: str, report, node: str) -> None:
+    task = token_task(varied=True)
+    ours, exact = (report(model, task, node, k=VOCAB) for model in rounded(zoo, name))
+    for side in ("adds_to_correct", "adds_to_incorrect"):
+        torch.testing.assert_close(getattr(ours, side), getattr(exact, side), rtol=0.03, atol=0.03)
+    values, expected = dict(ours.promoted), dict(exact.promoted)
+    assert [values[token] for token in expected] == pytest.approx(list(expected.values()), rel=0.03, abs=0.03)
+
+
+def test_the_unembedding_is_gone_through_in_pieces(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = promoted(model, "m1.n2", VOCAB)
+    monkeypatch.setattr(logits, "_ELEMENTS", 5 * anatomy_of(model).d_model)
+    pieces = promoted(model, "m1.n2", VOCAB)
+    for found, expected in zip(pieces["m1.n2"], whole["m1.n2"], strict=True):
+        assert dict(found) == pytest.approx(dict(expected), abs=1e-5)
 
 
 def test_directions_go_through_heads_and_mlps(model) -> None:
@@ -796,6 +839,9 @@ def test_bad_input_is_named(model, tmp_path: Path) -> None:
     refused("hold no token", given=[])
     refused("expected texts, a file or a dataset", given=3)
     refused("one split of a dataset", given={"train": texts})
+    refused("texts=Table: expected texts, not a table; give one column", given=Table())
+    refused("texts='hf:': names no dataset; expected a name after it", given="hf:")
+    refused("texts='hf: :en': names no dataset", given="hf: :en")
     refused("expected a .txt file, or a .jsonl", given=Path(__file__))
     refused("context=99: the model has no more than 32 positions", context=99)
     refused("top=0: expected a whole number", top=0)
@@ -812,6 +858,77 @@ def test_bad_input_is_named(model, tmp_path: Path) -> None:
     refused("is no feature store; give store", store="full")
     with pytest.raises(InputError, match=r"holds no store.json"):
         FeatureStore.load(tmp_path / "full")
+
+
+class Table:
+    """As pandas has them: going through one gives the names of its columns."""
+
+    columns = ("text",)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def iterrows(self) -> Iterator[tuple[int, str]]:
+        return iter([(0, "The cats like the dog.")])
+
+
+def test_numbers_and_tasks_that_are_none_are_named(model, tmp_path: Path) -> None:
+    task = token_task()
+    for report, node in ((head_report, "a1.h1"), (mlp_report, "m1")):
+        with pytest.raises(InputError, match=rf"{report.__name__}\(task='ioi'\): expected a Task"):
+            report(model, "ioi", node)
+        with pytest.raises(InputError, match="batch_size=0: expected a whole number of at least 1"):
+            report(model, task, node, batch_size=0)
+        with pytest.raises(InputError, match="k=-1: expected a whole number of at least 0"):
+            report(model, task, node, k=-1)
+        with pytest.raises(InputError, match=r"3 is no (head|MLP) of the model"):
+            report(model, task, 3)
+    with pytest.raises(InputError, match="prompts=-1: expected"):
+        head_report(model, task, "a1.h1", prompts=-1)
+    for function in (promoted, feature_pages):
+        with pytest.raises(InputError, match="k=-1: expected a whole number of at least 0"):
+            function(model, ["m1.n2"], k=-1)
+    with pytest.raises(InputError, match="k=-1: expected a whole number of at least 0"):
+        similar(thresholded(model), 2, -1)
+    with pytest.raises(InputError, match="store=3: expected a FeatureStore, or the folder of one"):
+        feature_pages(model, ["m1.n2"], 3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"Labels\(3\): expected notes by name"):
+        feature_pages(model, ["m1.n2"], labels=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"holds no store.json"):
+        feature_pages(model, ["m1.n2"], tmp_path / "none")
+
+
+def test_pages_take_the_folder_of_a_store(model, tmp_path: Path) -> None:
+    store = collect_contexts(model, "m1.n2", rows(5), store=tmp_path / "store")
+    expected = feature_pages(model, "m1.n2", store)["m1.n2"]
+    assert expected.fired > 0
+    for folder in (tmp_path / "store", str(tmp_path / "store")):
+        assert feature_pages(model, "m1.n2", folder)["m1.n2"].to_dict() == expected.to_dict()
+
+
+def test_a_store_is_of_one_revision_of_a_model(model, tmp_path: Path) -> None:
+    dictionary, texts = thresholded(model), rows(5)
+    edited = sc.ablate_features(model, {"resid_1": dictionary}, ["resid_1.f3"])
+    stores = {
+        one: collected(one, tmp_path / f"{number}", texts, dictionary) for number, one in enumerate((model, edited))
+    }
+    assert stores[model].revision is None
+    assert stores[edited].revision == FeatureStore.load(tmp_path / "1").revision == edited.sparse_circuits_revision
+    for one, other in ((model, edited), (edited, model)):
+        collected(one, stores[one].path, texts, dictionary)
+        feature_pages(one, "resid_1.f0", stores[one], dictionaries=dictionary)
+        before = contents(stores[one].path)
+        for store in (stores[one], stores[one].path):
+            with pytest.raises(InputError, match=r"is of another revision of .*edited: without resid_1\.f3"):
+                collected(other, store, rows(9), dictionary)
+            with pytest.raises(InputError, match=r"is of another revision of .*edited: without resid_1\.f3"):
+                feature_pages(other, "resid_1.f0", store, dictionaries=dictionary)
+        assert contents(stores[one].path) == before
+    # one that was written before revisions were
+    header = json.loads((tmp_path / "0" / "store.json").read_text())
+    del header["revision"]
+    (tmp_path / "0" / "store.json").write_text(json.dumps(header))
+    assert collected(model, tmp_path / "0", texts, dictionary).revision is None
 
 
 def test_a_store_stays_what_it_is(model, zoo, tmp_path: Path) -> None:

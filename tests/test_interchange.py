@@ -951,6 +951,8 @@ def test_unclear_requests_are_refused(toy: Any) -> None:
     for example in (4, -5, 1.0, True):
         with pytest.raises(InputError, match="one of the task's 4 examples"):
             of(own, toy, task, example=example)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"AttributionGraph\.of\(task='ioi'\): expected a Task"):
+        of(own, toy, "ioi")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"pages\['m0'\]"):
         of(components("nodes"), tokens=TOKENS, pages={"m0": {"label": "x"}})
 

@@ -109,6 +109,10 @@ def test_notes_are_kept(tmp_path: Path) -> None:
     assert Labels.load(tmp_path / "plain.json")["a1.h3"] == "moves names"
     with pytest.raises(InputError, match="expected notes as text"):
         Labels({"resid_3.f4": 3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"Labels\(\['a'\]\): expected notes by name, such as"):
+        Labels(["a"])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"read with Labels\.load\(path\)"):
+        Labels("labels.json")  # pyright: ignore[reportArgumentType]
 
 
 def test_feature_circuits_annotations_are_read(tmp_path: Path) -> None:
@@ -145,6 +149,9 @@ def test_neuronpedia_exports_are_read(tmp_path: Path, name: str) -> None:
         Labels.from_neuronpedia(path, {"resid_7": dictionary(None)})
     with pytest.raises(InputError, match="expected dictionaries, whose"):
         Labels.from_neuronpedia(path)
+    for wrong in ("foo", "blocks.3.hook_resid_post", 3):
+        with pytest.raises(InputError, match=f"No site is called '{wrong}'; expected embed"):
+            Labels.from_neuronpedia(path, site=wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_neuronpedia_feature_with_its_explanations_is_read(tmp_path: Path) -> None:
@@ -160,14 +167,15 @@ def test_a_neuronpedia_feature_with_its_explanations_is_read(tmp_path: Path) -> 
     assert dict(found) == {"resid_7.f650": "months"}
 
 
-@pytest.mark.parametrize("text", ["[", "3", '["a"]', '{"a": 3}', '{"format": "sparse-circuits labels", "version": 9}'])
+@pytest.mark.parametrize(
+    "text", ["[", "3", "null", '["a"]', '{"a": 3}', '{"format": "sparse-circuits labels", "version": 9}']
+)
 def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(FileFormatError):
         Labels.load(tmp_path / "x.json")
-    if text != "3":
-        with pytest.raises(FileFormatError):
-            Labels.from_neuronpedia(tmp_path / "x.json", site="resid_0")
+    with pytest.raises(FileFormatError):
+        Labels.from_neuronpedia(tmp_path / "x.json", site="resid_0")
 
 
 def test_links_go_to_neuronpedia_where_it_has_a_page() -> None:

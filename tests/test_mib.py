@@ -106,14 +106,51 @@ def test_scores_without_a_sign_are_not_turned_around(tmp_path: Path) -> None:
     scores = replace(scores, values=scores.values.abs())
     entry = sc.write_mib(tmp_path, scores)
     assert torch.equal(torch.load(entry / "importances.pt", weights_only=True)["edges_scores"], scores.values)
-    (back,) = sc.read_mib(tmp_path, negate=False)
-    assert back.scores is not None
-    assert torch.equal(back.scores.values, scores.values)
+    assert torch.equal(read_scores(tmp_path).values, scores.values)
+    assert torch.equal(read_scores(tmp_path, negate=True).values, 0.0 - scores.values)
     circuits = sc.write_mib(tmp_path / "circuits", scores, select="top")
     data = torch.load(circuits / "0.5.pt", weights_only=True)
     assert float(data["edges_scores"].min()) >= 0
     turned = sc.write_mib(tmp_path / "turned", scores, negate=True)
     assert torch.equal(torch.load(turned / "importances.pt", weights_only=True)["edges_scores"], 0.0 - scores.values)
+
+
+def read_scores(folder: Path, **options: Any) -> sc.Scores:
+    (entry,) = sc.read_mib(folder, **options)
+    assert entry.scores is not None
+    return entry.scores
+
+
+@pytest.mark.parametrize("ending", [".pt", ".json"])
+@pytest.mark.parametrize("negate", [None, True, False])
+@pytest.mark.parametrize("signed", [True, False])
+def test_signs_come_back_whatever_was_done_to_them(tmp_path: Path, signed: bool, negate: Any, ending: Any) -> None:
+    scores = scores_on(SMALL, signed=signed)
+    del scores.provenance["signed"]  # they say so themselves
+    sc.write_mib(tmp_path / "scores", scores, negate=negate, ending=ending)
+    back = read_scores(tmp_path / "scores")
+    assert back.signed == back.provenance["signed"] == signed
+    assert torch.equal(back.values, scores.values)
+    sc.write_mib(tmp_path / "circuits", scores, select="top", negate=negate, ending=ending)
+    circuit = sc.read_mib(tmp_path / "circuits")[0].circuits[-1]
+    assert circuit.provenance["signed"] == signed
+    assert circuit.to_dict() == scores.top(SMALL.size // 2).to_dict()
+
+
+def test_files_of_others_say_nothing_of_signs(tmp_path: Path) -> None:
+    """They are turned around, as what MIB ranks has to be; what is no flag is refused."""
+    scores = scores_on(SMALL)
+    file = sc.write_mib(tmp_path, scores, ending=".json") / "importances.json"
+    data = json.loads(file.read_text())
+    assert data.pop("sparse_circuits") == {"signed": True, "negated": True}
+    file.write_text(json.dumps(data))
+    assert read_scores(tmp_path).signed
+    assert torch.equal(read_scores(tmp_path).values, scores.values)
+    assert torch.equal(read_scores(tmp_path, negate=False).values, 0.0 - scores.values)
+    for wrong, said in (({"signed": "no"}, "signed is str; expected bool"), ([], "sparse_circuits is list")):
+        file.write_text(json.dumps({**data, "sparse_circuits": wrong}))
+        with pytest.raises(FileFormatError, match=said):
+            sc.read_mib(tmp_path)
 
 
 @pytest.mark.parametrize(

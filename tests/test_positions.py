@@ -163,6 +163,14 @@ def test_bad_positions_are_refused(zoo) -> None:
         graph.at(("0", "1")).edge_index("input@0->m0@1")
 
 
+@pytest.mark.parametrize("name", ["\x00", "a\x1b", "\x7f", "\x9f", "a\ud800", "\ufffe", "a b", "a@b", ""])
+def test_a_name_that_no_node_or_picture_can_hold_is_refused(name: str) -> None:
+    task = token_task(1)
+    with pytest.raises(sc.InputError, match=r"row 0: .* cannot name a span; .* without whitespace, control characters"):
+        sc.Task(task.clean, metric=task.metric, spans=[{name: -1}])
+    assert sc.Task(task.clean, metric=task.metric, spans=[{"نام\u200cها": -1}]).spans
+
+
 @pytest.mark.parametrize("level", ["edges", "nodes", "neurons"])
 @pytest.mark.parametrize("family", ["gpt2", "olmo2"])
 def test_parts_at_a_position_that_no_prompt_has_change_nothing(zoo, family: str, level: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from browsing import close_keys
+from conftest import token_task
 
 import sparse_circuits as sc
 from sparse_circuits.features import mlp_report
@@ -286,6 +287,55 @@ def test_text_is_escaped_wherever_it_enters(made: Made, model: Any) -> None:
     assert found.text.count(EVIL) >= 20
 
 
+def test_tokens_are_shown_whole_and_move_nothing(made: Made) -> None:
+    """Spaces and controls are visible, and the direction of a token's writing ends with the token."""
+    tokens = [" שלום", "\n", "\t", "\x1d", " <b> ", "", "a\u202eb", "  "]
+    visible = ["·שלום", "↵", "⇥", "\\x1d", "·&lt;b&gt;·", "∅", "a\\u202eb", "··"]
+    strong, weak = made.evaluation.circuit.nodes[1:3]
+    context = {"tokens": ["a\n", "\x1d", "b c"], "values": [1.0, 0.5, 0.0], "peak": 0}
+    told = {"promoted": [[token, 1.0] for token in tokens], "contexts": [context]}
+    prompt = {"tokens": ["\n", "\x00"], "pattern": [[1.0, 0.0], [0.5, 0.5]]}
+    page = report(made.evaluation, meanings={strong: {**told, "prompts": [prompt]}}).html
+    listed = ", ".join(f"<b><bdi>{token}</bdi></b> +1.00" for token in visible)
+    assert f"<dt>promotes</dt><dd>{listed}</dd>" in page
+    strip = re.sub("<[^>]+>", "", page.partition("Fires most on</h4>")[2].partition("</li>")[0])
+    assert strip == "1.00 a↵\\x1db c"
+    assert '<th scope="row"><bdi>\\x00</bdi></th>' in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", page)
+    page = report(made.evaluation, meanings={weak: told}, described=0).html
+    assert "<td><bdi>a↵</bdi></td><td>" + " ".join(f"<bdi>{token}</bdi>" for token in visible[:5]) in page
+
+
+@pytest.mark.filterwarnings("ignore:Faithfulness is undefined")
+@pytest.mark.parametrize("positions", ["sum", "keep"])
+def test_what_a_head_reads_through_shared_keys_and_values(zoo: Any, positions: Any) -> None:
+    model, task = zoo("llama"), token_task(4)
+    graph = sc.Graph.of(model)
+    circuit = sc.attribute(model, graph, task, sc.EAP(), positions=positions).greedy(60)
+    evaluation = sc.evaluate(model, circuit, task)
+    each = graph.n_heads // graph.n_kv
+    assert each > 1
+    heads = sorted({node for name in circuit.nodes if (node := name.partition("@")[0]).startswith("a1.h")})
+    page = report(evaluation, meanings={name: {"label": "a head"} for name in heads}, described=1000).html
+    shared = 0
+    for name in heads:
+        group = f"a1.g{int(name.partition('h')[2]) // each}"
+        sums: dict[str, float] = {}
+        for edge, score in circuit.to_dict().items():
+            source, _, target = edge.partition("->")
+            source, target = source.partition("@")[0], target.partition("@")[0]
+            for end, more in ((f"{name}<q>", ""), (f"{group}<k>", group), (f"{group}<v>", group)):
+                if target == end:
+                    said = f"{source} ({end[-2]}{', shared by ' + more if more else ''})"
+                    sums[said] = sums.get(said, 0.0) + score
+        strongest = sorted(sums, key=lambda said: -abs(sums[said]))[:5]
+        shared += sum("shared" in said for said in strongest)
+        card = page.partition(f'id="{anchor(name)}"')[2].partition("</section>")[0]
+        reads = ", ".join(f"{said} {sums[said]:+.2f}" for said in strongest)
+        assert f"<dt>reads</dt><dd>{reads}</dd>" in card
+    assert shared
+
+
 LEVELS = (
     ("nodes", "sum"),
     ("outputs", "sum"),
@@ -467,6 +517,36 @@ def test_what_does_not_belong_together_is_refused(change: dict[str, Any], said: 
         report(e, **given)
     with pytest.raises(sc.InputError, match="expected what evaluate"):
         report(e.circuit)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "ioi"}, "task=str): expected a Task"),
+        ({"found_on": "ioi"}, "found_on=str): expected a Task"),
+        ({"baseline": {}}, "baseline=dict): expected what random_baseline"),
+        ({"curve": "an evaluation"}, "curve=str): expected what faithfulness_curve"),
+        ({"random": "xy"}, "random=str): expected a list of what random_baseline"),
+        ({"random": {1: 2}}, "random=dict): expected a list of what random_baseline"),
+        ({"random": [1]}, "random[0]=int): expected what random_baseline"),
+        ({"beside": [1]}, "beside=list): expected a mapping from names to what faithfulness_curve"),
+        ({"beside": {"eap": 1}}, "beside['eap']=int): expected what faithfulness_curve"),
+        ({"policies": [1]}, "policies=list): expected a mapping from names to what evaluate"),
+        ({"policies": {"keep": 1}}, "policies['keep']=int): expected what evaluate"),
+        ({"scores": {"m0->m1": 0.5}}, "scores=dict): expected what attribute"),
+        ({"meanings": [1]}, "meanings=list): expected a mapping"),
+    ],
+)
+def test_what_is_something_else_is_refused(change: dict[str, Any], said: str, made: Made) -> None:
+    with pytest.raises(sc.InputError, match=re.escape(f"report({said}")):
+        report(made.evaluation, **change)
+
+
+def test_random_circuits_of_other_sizes_than_the_curves_are_refused(made: Made) -> None:
+    curve, other = made.everything["curve"], sc.Baseline(7, (made.evaluation,))
+    sizes = ", ".join(str(e.circuit.size) for e in curve.evaluations)
+    with pytest.raises(sc.InputError, match=f"random circuits of 7 edges, but the curve's are of {sizes}; make one"):
+        report(made.evaluation, curve=curve, random=[*made.everything["random"], other])
 
 
 def test_what_an_mlp_writes(model: Any) -> None:

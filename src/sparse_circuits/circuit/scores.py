@@ -187,7 +187,7 @@ class Scores:
 
         found, _, values, about = read_eap_ig(path, graph, negate=negate)
         values = torch.zeros(found.shape) if values is None else values
-        return cls(found, values, torch.empty(0), None, provenance=about)
+        return cls(found, values, torch.empty(0), None, signed=about.get("signed", True), provenance=about)
 
     @classmethod
     def load(cls, path: str | Path, dictionaries: Mapping[str, Any] | None = None) -> Scores | FeatureScores:

@@ -18,7 +18,7 @@ from sparse_circuits.cli.json_record import finite
 from sparse_circuits.cli.load import Opened, load_model_on, open_circuit
 from sparse_circuits.cli.options import FEATURES, Device, RunOrCircuit, option
 from sparse_circuits.cli.record import PAGE
-from sparse_circuits.errors import FileFormatError, InputError
+from sparse_circuits.errors import FileFormatError, InputError, SparseCircuitsError
 
 if TYPE_CHECKING:
     from sparse_circuits.features import Feature, HeadReport, Labels, MLPReport
@@ -113,6 +113,7 @@ def features(
     task = _task(opened, loaded) if components else None
     if tokens is None and not Path(text).is_file():
         tokens = _TOKENS
+    before = _tokens_in(folder)
     try:
         store = library.collect_contexts(
             loaded,
@@ -127,6 +128,10 @@ def features(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {_so_far(folder)}", err=True)
         raise SystemExit(130) from None
+    except SparseCircuitsError as error:
+        if _tokens_in(folder) <= before:
+            raise
+        raise type(error)(f"{error} By now {_so_far(folder)}.") from error
     pages = library.feature_pages(loaded, nodes, store, dictionaries=known, labels=notes)
     reports = {} if task is None else component_reports(loaded, task, components)
     written = write_pages(folder, store.model, pages, reports)
@@ -175,14 +180,19 @@ def _task(opened: Opened, model: Any) -> Task | None:
     return load_task(str(opened.task), model, n=n, seed=opened.seed)
 
 
-def _so_far(folder: Path) -> str:
-    """What an interrupted run leaves."""
+def _tokens_in(folder: Path) -> int:
+    """How many a store has; 0 where there is none."""
     from sparse_circuits.features import FeatureStore
 
     try:
-        tokens = sum(FeatureStore.load(folder).tokens.values())
-    except InputError:
-        tokens = 0
+        return sum(FeatureStore.load(folder).tokens.values())
+    except SparseCircuitsError:
+        return 0
+
+
+def _so_far(folder: Path) -> str:
+    """What an interrupted run leaves."""
+    tokens = _tokens_in(folder)
     return (
         f"{folder} has {tokens:,} tokens, and the same command goes on from there" if tokens else "nothing is saved yet"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -120,7 +121,8 @@ def _asked(features: Any) -> Iterable[tuple[str, str, int]]:
 
 
 def _revision(edits: tuple[Edit, ...], most: int = 8) -> str:
-    """The edits in words, for provenance."""
+    """The edits in words, for provenance: of many the first, and by which digest all of them are known."""
     names = [f"{name} of {edit.dictionary.id}" for edit in edits for name in edit.names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    known_by = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:8]
+    more = f" and {len(names) - most} more ({known_by})" if len(names) > most else ""
     return f"edited: without {', '.join(names[:most])}{more}"

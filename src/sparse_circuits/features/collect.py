@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sparse_circuits.dictionary.dictionary import Dictionary
-from sparse_circuits.errors import InputError
+from sparse_circuits.errors import InputError, SparseCircuitsError
 from sparse_circuits.features.nodes import Probe, dictionaries_of, names_in, probes_for
-from sparse_circuits.features.store import FeatureStore, Options, Part, Progress, check_whole
+from sparse_circuits.features.store import FeatureStore, Options, Part, Progress, check_whole, folder_of, revision_of
 from sparse_circuits.features.tally import Tally, Where, draws
 from sparse_circuits.features.texts import Chain, Row, Texts, first_digests
 from sparse_circuits.model import anatomy_of
@@ -81,9 +81,9 @@ def collect_contexts(
         save_every: batches between two writes of the store.
 
     Raises:
-        InputError: for names without a dictionary, something that is no text, a store of another model, of other dictionaries
-            or with other options, or a text that begins like one in the store and then differs. FileFormatError: for a file
-            that is not UTF-8, or has a line that is not JSON.
+        InputError: for names without a dictionary, something that is no text, a store of another model (an edited one too), of
+            other dictionaries or with other options, or a text that begins like one in the store and then differs.
+            FileFormatError: for a file that is not UTF-8, or has a line that is not JSON.
     """
     check_whole("batch_size", batch_size, 1)
     check_whole("save_every", save_every, 1)
@@ -107,10 +107,10 @@ def collect_contexts(
     for one in passes:
         one.find(source.name, digests)
     opened.begin()
-    batches = _batches(chain(first, rows), batch_size)
     total: Any = _total(source, texts, batch_size)
     done, running = Chain(), _Run(model, anatomy, passes, source.name)
-    for number, batch in enumerate(tracker(batches, total, "contexts", progress), start=1):
+    read = _saving(_batches(chain(first, rows), batch_size), running)
+    for number, batch in enumerate(tracker(read, total, "contexts", progress), start=1):
         running.take(batch, done)
         if number % save_every == 0:
             running.save()
@@ -242,20 +242,17 @@ def _opened(store: str | Path | FeatureStore, model: Any, anatomy: Anatomy, give
     """The store, made if it is not there.
 
     Raises:
-        InputError: for one of another model, or with other options.
+        InputError: for one of another model or another revision of it, or with other options.
     """
-    path = store.path if isinstance(store, FeatureStore) else Path(store)
+    path = folder_of(store)
     longest = anatomy.max_positions
     if not (path / "store.json").is_file():
         options = Options(**{"context": min(_CONTEXT, longest or _CONTEXT), **given})
         if longest is not None and options.context > longest:
             raise InputError(f"context={options.context}: the model has no more than {longest} positions.")
-        return FeatureStore.new(path, model_id(model), options)
+        return FeatureStore.new(path, model_id(model), options, revision_of(model))
     opened = FeatureStore.load(path)
-    if opened.model != model_id(model):
-        raise InputError(
-            f"The store {path} is of {opened.model}, and this model is {model_id(model)}; give another store."
-        )
+    opened.check_model(model)
     for name, value in given.items():
         has = getattr(opened.options, name)
         if value != has:
@@ -299,6 +296,15 @@ def _parts(
 def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     while batch := list(islice(rows, size)):
         yield batch
+
+
+def _saving(batches: Iterator[list[Row]], running: _Run) -> Iterator[list[Row]]:
+    """The same; where the text breaks off, what was counted until then is kept."""
+    try:
+        yield from batches
+    except SparseCircuitsError:
+        running.save()
+        raise
 
 
 def _total(source: Texts, texts: Any, batch_size: int) -> int | None:

@@ -14,11 +14,12 @@ from torch import Tensor
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.answers import AnswerEffects, means
 from sparse_circuits.features.logits import Tokens, logit_effects, strongest, weighted
+from sparse_circuits.features.store import check_whole
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
-from sparse_circuits.task.task import Task
+from sparse_circuits.task.task import Task, check_task
 from sparse_circuits.task.tokens import token_text
 
 
@@ -125,10 +126,13 @@ def head_report(
         prompts: of how many to give the whole pattern; the means are over all.
 
     Raises:
-        InputError: for a head that the model does not have, or prompts that do not tokenise.
+        InputError: for a head that the model does not have, something that is no task, or prompts that do not tokenise.
     """
+    check_task("head_report", task)
+    for name, value, least in (("k", k, 0), ("prompts", prompts, 0), ("batch_size", batch_size, 1)):
+        check_whole(name, value, least)
     anatomy = anatomy_of(model)
-    match = re.fullmatch(r"a(\d+)\.h(\d+)", head.partition("@")[0])
+    match = re.fullmatch(r"a(\d+)\.h(\d+)", str(head).partition("@")[0])
     if match is None or int(match[1]) >= len(anatomy.blocks):
         raise InputError(f"{head!r} is no head of the model; expected a0.h0 to a{len(anatomy.blocks) - 1}.hN.")
     layer, number = int(match[1]), int(match[2])
@@ -140,7 +144,7 @@ def head_report(
     tokenized = task.tokenized(model, anatomy, corrupted=False)
     answers = AnswerEffects.of(tokenized.metric, len(tokenized))
     for at, batch in tokenized.batches(batch_size):
-        pattern, effects_at = _run(anatomy, layer, number, batch.tokens, batch.padding)
+        pattern, effects_at = _run(anatomy, model.unembed.W_U, layer, number, batch.tokens, batch.padding)
         end = batch.lengths.cpu() - 1
         last, effects = pattern[torch.arange(len(end)), end], effects_at(end)
         answers.add(at, batch, effects, effects_at)
@@ -166,7 +170,7 @@ def head_report(
 
 
 def _run(
-    anatomy: Anatomy, layer: int, head: int, tokens: Tensor, padding: Tensor | None
+    anatomy: Anatomy, W_U: Tensor, layer: int, head: int, tokens: Tensor, padding: Tensor | None
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Pattern ``[batch, pos, pos]``, and what the head adds to the logits at one token of each prompt, ``[batch, vocab]``."""
     block = anatomy.blocks[layer]
@@ -190,6 +194,6 @@ def _run(
         if block.attn_post_norm is not None:
             together = attention.write(z[:, None])[:, 0]
             out = weighted(block.attn_post_norm, out) * block.attn_post_norm.inverse_scale(together)
-        return logit_effects(anatomy, out.to(final.device) * anatomy.final_norm.inverse_scale(final[rows, at]))
+        return logit_effects(anatomy, W_U, out.to(final.device) * anatomy.final_norm.inverse_scale(final[rows, at]))
 
     return pattern, effects_at

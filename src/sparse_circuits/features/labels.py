@@ -14,6 +14,7 @@ from sparse_circuits.circuit.files import write_atomically
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.features.texts import open_text
+from sparse_circuits.model.sites import Site
 
 FORMAT, FORMAT_VERSION = "sparse-circuits labels", 1
 _NEURONPEDIA = "https://www.neuronpedia.org"
@@ -31,6 +32,11 @@ class Labels(Mapping[str, str]):
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.notes, Mapping):
+            raise InputError(
+                f"Labels({self.notes!r:.60}): expected notes by name, such as {{'resid_3.f217': 'plural subjects'}}; a file "
+                "of them is read with Labels.load(path)."
+            )
         for name, note in self.notes.items():
             if not isinstance(name, str) or not isinstance(note, str):
                 raise InputError(f"Labels: {name!r}: {note!r}; expected notes as text, by name.")
@@ -128,7 +134,7 @@ class Labels(Mapping[str, str]):
             site: the site of all of them instead, where the dictionaries have no such ids: ``"resid_7"``.
 
         Raises:
-            InputError: if there is no such file, or none of it is of these dictionaries. FileFormatError: if it is not of
+            InputError: if there is no such file or site, or none of it is of these dictionaries. FileFormatError: if it is not of
                 this kind.
         """
         path = Path(path)
@@ -136,6 +142,8 @@ class Labels(Mapping[str, str]):
             raise InputError(
                 "from_neuronpedia: expected dictionaries, whose Neuronpedia ids name the sites, or site='resid_7'."
             )
+        if site is not None:
+            site = Site.named(str(site)).name
         sites = {_neuronpedia_id(d): d.site.name for d in (dictionaries or {}).values()}
         notes: dict[str, str] = {}
         others: dict[str, None] = {}
@@ -179,7 +187,7 @@ def _explanations(path: Path) -> Iterator[dict[str, Any]]:
     """Records with modelId, layer, index and description, whichever of its shapes a file has."""
     is_lines = ".jsonl" in path.suffixes
     content: Iterable[Any] = (row for _, row in _lines(path)) if is_lines else _json(path)
-    if isinstance(content, dict):
+    if not is_lines and not isinstance(content, list):
         content = [content]
     for record in content:
         if not isinstance(record, dict) or not {"modelId", "layer", "index"} <= record.keys():

@@ -12,13 +12,14 @@ from torch import Tensor
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.nodes import dictionaries_of, names_in, probes_for
+from sparse_circuits.features.store import check_whole
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.norm import Norm
 from sparse_circuits.task.tokens import token_text
 
 Tokens = tuple[tuple[str, float], ...]
-# logits that are held at a time
+# logits, and weights of the unembedding in float32, that are held at a time
 _ELEMENTS = 1 << 24
 
 
@@ -44,8 +45,9 @@ def promoted(model: Any, nodes: Any, k: int = 10, *, dictionaries: Any = None) -
         By name, promoted and suppressed tokens with their effects, strongest first.
 
     Raises:
-        InputError: for a name without a dictionary, or no node with a direction.
+        InputError: for a name without a dictionary, no node with a direction, or a k that is no number of tokens.
     """
+    check_whole("k", k, 0)
     anatomy = anatomy_of(model)
     names, _ = names_in(nodes)
     named = [name for name in names if not re.fullmatch(r"a\d+\.h\d+", name)]
@@ -59,7 +61,7 @@ def promoted(model: Any, nodes: Any, k: int = 10, *, dictionaries: Any = None) -
     found: dict[str, tuple[Tokens, Tokens]] = {}
     size = max(1, _ELEMENTS // anatomy.d_vocab_out)
     for start in range(0, len(named), size):
-        effects = logit_effects(anatomy, written[start : start + size])
+        effects = logit_effects(anatomy, model.unembed.W_U, written[start : start + size])
         pairs = strongest(effects, k, getattr(model, "tokenizer", None))
         found |= dict(zip(named[start : start + size], pairs, strict=True))
     return found
@@ -119,23 +121,22 @@ def weighted(norm: Norm | None, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def logit_effects(anatomy: Anatomy, written: Tensor) -> Tensor:
+def logit_effects(anatomy: Anatomy, W_U: Tensor, written: Tensor) -> Tensor:
     """What vectors added to the stream add to the logits, for r = 1 and less the mean over the vocabulary.
 
+    The products are float32 ones in any model: beside the logits' bias, small differences of them would be rounded away.
+    A cap on the logits is the identity to first order around 0, and left out.
+
     Args:
+        W_U: the unembedding's weight, ``[d_model, vocabulary]``.
         written: float32 ``[..., d_model]``.
 
     Returns:
         float32 ``[..., vocabulary]``.
     """
-    change = weighted(anatomy.final_norm, written).to(anatomy.unembed_device, anatomy.dtype)
-    # a cap on the logits is the identity to first order around 0, so a small step is taken, and its size taken out again
-    size = change.float().norm(dim=-1, keepdim=True).clamp(min=1e-30)
-    step = 1e-2
-    unit = (change.float() / size).to(anatomy.dtype)
-    zero = torch.zeros_like(unit[..., :1, :]) if unit.dim() > 1 else torch.zeros_like(unit)
-    base = anatomy.unembed(zero).float()
-    effects = (anatomy.unembed(unit * step).float() - base) / step * size
+    change = weighted(anatomy.final_norm, written).to(W_U.device, torch.float32)
+    columns = max(1, _ELEMENTS // anatomy.d_model)
+    effects = torch.cat([change @ part.float() for part in W_U.split(columns, dim=-1)], dim=-1)
     return effects - effects.mean(-1, keepdim=True)
 
 

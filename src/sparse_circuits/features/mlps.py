@@ -12,10 +12,11 @@ from torch import Tensor
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.answers import AnswerEffects, means
 from sparse_circuits.features.logits import Tokens, logit_effects, strongest
+from sparse_circuits.features.store import check_whole
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
-from sparse_circuits.task.task import Task
+from sparse_circuits.task.task import Task, check_task
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +60,13 @@ def mlp_report(model: Any, task: Task, mlp: str, *, k: int = 10, batch_size: int
         k: tokens of each kind.
 
     Raises:
-        InputError: for an MLP that the model does not have, or prompts that do not tokenise.
+        InputError: for an MLP that the model does not have, something that is no task, or prompts that do not tokenise.
     """
+    check_task("mlp_report", task)
+    check_whole("k", k, 0)
+    check_whole("batch_size", batch_size, 1)
     anatomy = anatomy_of(model)
-    match = re.fullmatch(r"m(\d+)", mlp.partition("@")[0])
+    match = re.fullmatch(r"m(\d+)", str(mlp).partition("@")[0])
     if match is None or int(match[1]) >= len(anatomy.blocks) or anatomy.blocks[int(match[1])].mlp is None:
         raise InputError(f"{mlp!r} is no MLP of the model; expected m0 to m{len(anatomy.blocks) - 1}.")
     site = Site("mlp", int(match[1]))
@@ -82,7 +86,7 @@ def mlp_report(model: Any, task: Task, mlp: str, *, k: int = 10, batch_size: int
             rows = torch.arange(len(position))
             stream = final[rows, position]
             out = kept[0][rows, position].float().to(stream.device) * anatomy.final_norm.inverse_scale(stream)
-            return logit_effects(anatomy, out)
+            return logit_effects(anatomy, model.unembed.W_U, out)
 
         last = effects_at(batch.lengths.cpu() - 1)
         answers.add(at, batch, last, effects_at)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import InputError
+from sparse_circuits.features.store import check_whole
 
 _ELEMENTS = 1 << 24  # cosines that are held at a time
 
@@ -36,8 +37,9 @@ def similar(dictionary: Dictionary, feature: int | str, k: int = 10) -> tuple[Si
         feature: its number, or its name.
 
     Raises:
-        InputError: for a feature that the dictionary does not have.
+        InputError: for a feature that the dictionary does not have, or a k that is no number of features.
     """
+    check_whole("k", k, 0)
     number = _number(dictionary, feature)
     return of_many(dictionary, [number], k)[0]
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sparse_circuits.dictionary.dictionary import Dictionary
-from sparse_circuits.errors import InputError
 from sparse_circuits.features.feature import Feature
 from sparse_circuits.features.labels import Labels, neuronpedia_url
 from sparse_circuits.features.logits import promoted, units_of
 from sparse_circuits.features.neighbours import closest, of_many
 from sparse_circuits.features.nodes import dictionaries_of, names_in
-from sparse_circuits.features.store import FeatureStore
+from sparse_circuits.features.store import FeatureStore, check_whole, folder_of
 from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.anatomy import Anatomy
-from sparse_circuits.provenance import model_id
 
 
 def feature_pages(
     model: Any,
     nodes: Any,
-    store: FeatureStore | None = None,
+    store: FeatureStore | str | Path | None = None,
     *,
     dictionaries: Any = None,
     labels: Mapping[str, str] | None = None,
@@ -38,18 +37,21 @@ def feature_pages(
 
     Args:
         nodes, dictionaries: as in :func:`collect_contexts`.
-        store: contexts that were collected; features that it does not have, or all without it, come without contexts.
+        store: contexts that were collected, or their folder; features that it does not have, or all without it, come without
+            contexts.
         labels: notes by name.
         k: how many promoted, suppressed and similar ones.
 
     Raises:
-        InputError: for names without a dictionary, or a store of another model.
+        InputError: for names without a dictionary, or a store of another model (an edited one too).
     """
+    check_whole("k", k, 0)
     names, _ = names_in(nodes)
     known = dictionaries_of(nodes, dictionaries)
-    if store is not None and store.model != model_id(model):
-        raise InputError(f"The store {store.path} is of {store.model}, and this model is {model_id(model)}.")
-    labels = labels if isinstance(labels, Labels) else Labels(labels or {})
+    if store is not None:
+        store = store if isinstance(store, FeatureStore) else FeatureStore.load(folder_of(store))
+        store.check_model(model)
+    labels = labels if isinstance(labels, Labels) else Labels({} if labels is None else labels)
     directed = [name for name in names if "." in name and not _is_head(name)]
     up_and_down = promoted(model, directed, k, dictionaries=known) if directed else {}
     alike = _similar(anatomy_of(model), names, known, k)

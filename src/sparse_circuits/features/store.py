@@ -16,6 +16,7 @@ from sparse_circuits.circuit.files import write, write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.features.feature import Context, Feature
 from sparse_circuits.features.tally import Tally, Window, bin_edges
+from sparse_circuits.provenance import model_id
 
 FORMAT, FORMAT_VERSION, HEADER = "sparse-circuits features", 1, "store.json"
 _KIND, _PART = "feature_contexts", "part-*.safetensors"
@@ -28,6 +29,24 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name}={value!r}: expected a whole number of at least {least}.")
+
+
+def folder_of(store: Any) -> Path:
+    """Of a store, or of what names one.
+
+    Raises:
+        InputError: for something else.
+    """
+    if isinstance(store, FeatureStore):
+        return store.path
+    if isinstance(store, (str, Path)):
+        return Path(store)
+    raise InputError(f"store={store!r}: expected a FeatureStore, or the folder of one.")
+
+
+def revision_of(model: Any) -> str | None:
+    """Of a hub model its commit, of an edited one what was edited; None for one without."""
+    return getattr(model, "sparse_circuits_revision", None)
 
 
 @dataclass(frozen=True)
@@ -154,12 +173,14 @@ class FeatureStore(Mapping[str, Feature]):
 
     Attributes:
         path: the folder. model: the id of the model that the features are of.
+        revision: of that model: a hub model's commit, or what was edited in it; None for one without.
     """
 
     path: Path
     model: str
     options: Options
     parts: tuple[Part, ...] = ()
+    revision: str | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureStore:
@@ -179,15 +200,15 @@ class FeatureStore(Mapping[str, Feature]):
                 raise FileFormatError(
                     f"{file} has format version {header['version']!r}; this version of sparse-circuits reads {FORMAT_VERSION}."
                 )
-            model, options = str(header["model"]), Options(**header["options"])
+            model, revision, options = str(header["model"]), header.get("revision"), Options(**header["options"])
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(f"{file} is damaged ({error}).") from None
-        return cls(path, model, options, tuple(map(Part.load, sorted(path.glob(_PART)))))
+        return cls(path, model, options, tuple(map(Part.load, sorted(path.glob(_PART)))), revision)
 
     @classmethod
-    def new(cls, path: str | Path, model: str, options: Options) -> FeatureStore:
+    def new(cls, path: str | Path, model: str, options: Options, revision: str | None = None) -> FeatureStore:
         """A store of which nothing is written yet; its folder may exist, if it is empty.
 
         Raises:
@@ -197,7 +218,7 @@ class FeatureStore(Mapping[str, Feature]):
         # a run that was killed at once may have left a hidden file behind
         if path.is_file() or (path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir())):
             raise InputError(f"{path} is no feature store; give store=... an empty or a new folder, or a store.")
-        return cls(path, model, options)
+        return cls(path, model, options, revision=revision)
 
     def begin(self) -> None:
         """Write what a folder needs to be a store, unless it is one; then remove what a killed run was about to write."""
@@ -206,9 +227,26 @@ class FeatureStore(Mapping[str, Feature]):
                 file.unlink(missing_ok=True)
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, "version": FORMAT_VERSION, "model": self.model, "options": asdict(self.options)}
+        header = {"format": FORMAT, "version": FORMAT_VERSION, "model": self.model, "revision": self.revision}
+        header["options"] = asdict(self.options)
         text = json.dumps(header, indent=2) + "\n"
         write_atomically(self.path / HEADER, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def check_model(self, model: Any) -> None:
+        """
+        Raises:
+            InputError: for another model than the store is of, or another revision of it, such as an edited one.
+        """
+        if self.model != model_id(model):
+            raise InputError(
+                f"The store {self.path} is of {self.model}, and this model is {model_id(model)}; give another store."
+            )
+        revision = revision_of(model)
+        if self.revision != revision:
+            raise InputError(
+                f"The store {self.path} is of another revision of {self.model}: {self.revision!r}, and this model's is "
+                f"{revision!r}; give another store, or the model that it is of."
+            )
 
     # --- what it knows ---
 

@@ -141,6 +141,10 @@ def documents_of(texts: Any) -> tuple[str, Iterable[Any]]:
     if isinstance(texts, str):
         if texts.startswith(("hf:", "https://huggingface.co/datasets/")):
             name = texts.removeprefix("hf:").removeprefix("https://huggingface.co/datasets/")
+            if not name.partition(":")[0].strip():
+                raise InputError(
+                    f"texts={texts!r}: names no dataset; expected a name after it, such as 'hf:NeelNanda/pile-10k'."
+                )
             return name, _Rows(_Stream(name, _dataset(*name.split(":", 1))))
         raise InputError(
             f"texts={texts[:40]!r}: there is no such file; expected 'toy', a .txt or .jsonl file, 'hf:' and a Hugging Face "
@@ -148,6 +152,11 @@ def documents_of(texts: Any) -> tuple[str, Iterable[Any]]:
         )
     if isinstance(texts, Mapping):
         raise InputError("texts={...}: expected one split of a dataset, such as dataset['train'], or a list of texts.")
+    if hasattr(texts, "columns") and hasattr(texts, "iterrows"):  # going through a table gives the names of its columns
+        raise InputError(
+            f"texts={type(texts).__name__}: expected texts, not a table; give one column of it as a list, such as "
+            "table['text'].tolist()."
+        )
     if not isinstance(texts, Iterable):
         raise InputError(f"texts={type(texts).__name__}: expected texts, a file or a dataset.")
     name = getattr(getattr(texts, "info", None), "dataset_name", None) or "texts"
@@ -202,10 +211,8 @@ class _Stream:
                 return
             except Exception as error:  # every way of reading has errors of its own
                 line = next(iter(str(error).splitlines()), "")
-                raise InputError(
-                    f"The dataset {self.name!r} could not be read further ({type(error).__name__}: {line}); the same call "
-                    "goes on from what the store has by now."
-                ) from error
+                said = f"The dataset {self.name!r} could not be read further ({type(error).__name__}: {line})."
+                raise InputError(said) from error
             yield row
 
 
@@ -304,7 +311,14 @@ def _dataset(source: str | Path, configuration: str | None = None) -> Any:
         raise InputError("Hugging Face datasets need the package datasets: pip install datasets.") from None
     if isinstance(source, Path) and ((source / "state.json").is_file() or (source / "dataset_dict.json").is_file()):
         found = datasets.load_from_disk(str(source))
-        return found["train"] if isinstance(found, Mapping) else found
+        if not isinstance(found, Mapping):
+            return found
+        if "train" not in found:
+            raise InputError(
+                f"The dataset in {source} has no split 'train', only {', '.join(map(repr, found))}; give the folder of one, "
+                f"such as {source / next(iter(found), '')}."
+            )
+        return found["train"]
     try:
         return datasets.load_dataset(str(source), configuration, split="train", streaming=True)
     except (OSError, ValueError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
@@ -90,15 +91,20 @@ def listed(names: Any) -> str:
 
 
 def _check_name(name: Any, where: str) -> None:
-    if not isinstance(name, str) or not name or any(c.isspace() or c in "@<>" for c in name):
+    if not isinstance(name, str) or not name or not all(map(_nameable, name)):
         raise InputError(
             f"{where}: {name!r} cannot name a span; names become part of node names such as m3@subject, so expected text "
-            "without whitespace, '@' and '->' (nor '<' or '>' alone)."
+            "without whitespace, control characters, '@' and '->' (nor '<' or '>' alone)."
         )
     if name.isdecimal():
         raise InputError(f"{where}: {name!r} cannot name a span: numbers name single positions, as in m3@7.")
     if name == OTHER:
         raise InputError(f"{where}: {name!r} cannot name a span: it stands for the tokens that lie in no span.")
+
+
+def _nameable(c: str) -> bool:
+    """Whether a node's name, and so a picture as SVG, can hold it: XML has no controls, lone surrogates, U+FFFE and U+FFFF."""
+    return not c.isspace() and c not in "@<>\ufffe\uffff" and unicodedata.category(c) not in ("Cc", "Cs")
 
 
 def _whole(span: Any, name: str, where: str) -> int | tuple[int, int]:

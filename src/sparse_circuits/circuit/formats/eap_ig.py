@@ -12,7 +12,8 @@ does not know; its ``.pt`` reader does not.
 
 **Signs.** Scores are read and written as they stand. EAP-IG's scripts differentiate a *loss*, so that in their files an
 edge that carries the behaviour scores positive; here the metric is the behaviour and such an edge scores negative. Pass
-``negate=True`` to convert between the two.
+``negate=True`` to convert between the two. No file of EAP-IG's says which it has; those that ``write_mib`` makes do, where
+EAP-IG does not look: ``{"sparse_circuits": {"signed": true, "negated": true}}``.
 
 **Levels.** A circuit of nodes or outputs is written as EAP-IG has it once it has chosen: its nodes, and all edges between
 them. Read back, a file with scores or flags of neurons is one of outputs; a file with scores of nodes and none of edges is one
@@ -56,6 +57,7 @@ class EAPIGFile:
         neurons, neuron_values: bool and float32 ``[n_sources, d_model]``, the same of the dimensions of what a node writes;
             None where the file has none.
         d_model: the model's width, None where the file does not say.
+        signed: whether scores have a sign. negated: whether it was turned around. None where the file does not say.
     """
 
     graph: Graph
@@ -66,6 +68,8 @@ class EAPIGFile:
     neurons: Tensor | None = None
     neuron_values: Tensor | None = None
     d_model: int | None = None
+    signed: bool | None = None
+    negated: bool | None = None
 
     @classmethod
     def of(cls, source: Circuit | Scores, *, d_model: int | None = None, negate: bool = False) -> EAPIGFile:
@@ -86,7 +90,8 @@ class EAPIGFile:
             nodes = mask.any(1) | graph.by_owner(mask.any(0))
             return cls(edges, mask, torch.zeros(mask.shape) if values is None else values, nodes, d_model=d_model)
         chosen = torch.zeros(graph.shape, dtype=torch.bool) if chosen is None else chosen
-        nodes, more = chosen, {"node_values": values}
+        nodes = chosen
+        more: dict[str, Any] = {"node_values": values}
         if graph.level == "outputs":
             if d_model not in (None, graph.d_model):
                 raise InputError(f"d_model={d_model!r}: the graph is of width {graph.d_model}.")
@@ -187,6 +192,13 @@ class EAPIGFile:
         others = {name: i for i, name in enumerate(graph.sources) if not name.startswith("a")}
         return {**others, **heads}
 
+    @property
+    def _own(self) -> dict[str, Any]:
+        """What EAP-IG does not know; its readers pass over it."""
+        known = {"signed": self.signed, "negated": self.negated}
+        said = {key: value for key, value in known.items() if value is not None}
+        return {"sparse_circuits": said} if said else {}
+
     def _fill_json(self, path: Path) -> None:
         graph = self.graph
         nodes: dict[str, dict[str, Any]] = {
@@ -206,7 +218,8 @@ class EAPIGFile:
         u, v = graph.mask.nonzero(as_tuple=True)
         cells = zip(u.tolist(), v.tolist(), self.values[u, v].tolist(), self.mask[u, v].tolist(), strict=True)
         edges = {graph.edge_name(a, b): {"score": score, "in_graph": there} for a, b, score, there in cells}
-        path.write_text(json.dumps({"cfg": self._cfg, "nodes": nodes, "edges": edges}), encoding="utf-8")
+        contents = {"cfg": self._cfg, "nodes": nodes, "edges": edges, **self._own}
+        path.write_text(json.dumps(contents), encoding="utf-8")
 
     def _fill_pt(self, path: Path) -> None:
         contents = {
@@ -216,6 +229,7 @@ class EAPIGFile:
             "edges_scores": self.values.clone(),
             "edges_in_graph": self.mask.clone(),
             "nodes_in_graph": self.nodes.clone(),
+            **self._own,
         }
         if self.node_values is not None:
             contents["nodes_scores"] = self.node_values.clone()
@@ -242,22 +256,24 @@ def write_eap_ig(
 
 
 def read_eap_ig(
-    path: str | Path, graph: Graph | None = None, *, negate: bool = False
+    path: str | Path, graph: Graph | None = None, *, negate: bool | None = False
 ) -> tuple[Graph, Tensor, Tensor | None, dict[str, Any]]:
     """Graph, what is in, all scores (None where there are none or all are 0), and provenance.
 
     Args:
         graph: the graph that the file must be of; by default any, at the level that it is of.
+        negate: turn the signs around; None: unless the file says that they were not when it was written.
 
     Raises:
         InputError: if there is no such file, or it is of another graph. FileFormatError: if it is not such a file.
     """
     file = EAPIGFile.read(path)
     try:
-        found, mask, values = file.to(graph, negate=negate)
+        found, mask, values = file.to(graph, negate=file.negated is not False if negate is None else negate)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return found, mask, values, {"imported": Path(path).name, "d_model": file.d_model}
+    about = {"imported": Path(path).name, "d_model": file.d_model}
+    return found, mask, values, about if file.signed is None else {**about, "signed": file.signed}
 
 
 def between(edges: Graph, nodes: Tensor) -> Tensor:

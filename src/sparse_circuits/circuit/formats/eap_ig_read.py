@@ -30,8 +30,8 @@ class BadFileError(Exception):
     """What is wrong with a file, without its name."""
 
 
-Contents = tuple[Graph, dict[str, Tensor | None], int | None]
-"""Graph, tensors by the names of :class:`EAPIGFile`'s fields, and the model's width."""
+Contents = tuple[Graph, dict[str, Any], int | None]
+"""Graph, tensors and what is known of signs by the names of :class:`EAPIGFile`'s fields, and the model's width."""
 
 
 def load_json(path: Path) -> Contents:
@@ -59,7 +59,8 @@ def load_json(path: Path) -> Contents:
     at = _places(graph, list(edges))
     mask, values = torch.zeros_like(graph.mask), torch.zeros(graph.mask.shape)
     mask[at], values[at] = torch.tensor(there, dtype=torch.bool), torch.tensor(scores, dtype=torch.float32)
-    return _checked(graph, mask, values, flags, node_values, neurons, neuron_values, d_model)
+    found = _checked(graph, mask, values, flags, node_values, neurons, neuron_values)
+    return graph, {**found, **_signs(data)}, d_model
 
 
 def _places(graph: Graph, names: list[str]) -> tuple[Tensor, Tensor]:
@@ -167,7 +168,8 @@ def load_pt(path: Path) -> Contents:
             width = d_model if d_model is not None else int(getattr(data[name], "shape", (0,))[-1])
             found = _tensor(data[name], name, (graph.n_sources, width))[order].float()
             neurons, neuron_values = (found, neuron_values) if name == "neurons_in_graph" else (neurons, found)
-    return _checked(graph, mask, values, flags, node_values, neurons, neuron_values, d_model)
+    checked = _checked(graph, mask, values, flags, node_values, neurons, neuron_values)
+    return graph, {**checked, **_signs(data)}, d_model
 
 
 def _checked(
@@ -178,8 +180,7 @@ def _checked(
     node_values: Tensor | None,
     neurons: Tensor | None,
     neuron_values: Tensor | None,
-    d_model: int | None,
-) -> Contents:
+) -> dict[str, Tensor | None]:
     impossible = mask & ~graph.mask
     if bool(impossible.any()) and node_values is None and neurons is None and neuron_values is None:
         u, v = impossible.nonzero()[0].tolist()
@@ -193,7 +194,7 @@ def _checked(
     for what, finer in (("nodes", node_values), ("neurons", neuron_values)):
         if finer is not None and bool(finer.isinf().any()):
             raise BadFileError(f"some {what}' scores are infinite.")
-    found = {
+    return {
         "mask": mask,
         "values": values,
         "nodes": nodes,
@@ -201,7 +202,12 @@ def _checked(
         "neurons": None if neurons is None else _flags(neurons, "neurons"),
         "neuron_values": _or_none(neuron_values),
     }
-    return graph, found, d_model
+
+
+def _signs(data: dict[str, Any]) -> dict[str, bool]:
+    """What this library's own files say of signs; nothing of others'."""
+    own = _typed(data.get("sparse_circuits", {}), dict, "sparse_circuits")
+    return {key: _typed(own[key], bool, f"sparse_circuits.{key}") for key in ("signed", "negated") if key in own}
 
 
 def _flags(given: Tensor, what: str) -> Tensor:

@@ -7,6 +7,7 @@ All files are EAP-IG's (:mod:`sparse_circuits.circuit.formats.eap_ig`), and hold
 
 **Signs.** For its metric CPR, MIB keeps what scores highest, so that what carries the behaviour has to be positive; for CMD, what
 is largest. Signed scores are turned around when they are written, and back when they are read; scores without a sign are not.
+The files that are written say which, where MIB does not look; those of others are read as signed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import re
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from sparse_circuits.circuit.circuit import Circuit
-from sparse_circuits.circuit.formats.eap_ig import EAPIGFile
+from sparse_circuits.circuit.formats.eap_ig import EAPIGFile, read_eap_ig
 from sparse_circuits.circuit.scores import Scores
 from sparse_circuits.errors import FileFormatError, InputError
 
@@ -116,18 +119,19 @@ def write_mib(
     try:
         temporary.mkdir()
         for stem, file in made.items():
-            file.write(temporary / f"{stem}{ending}")
+            replace(file, signed=signed, negated=turned).write(temporary / f"{stem}{ending}")
         temporary.rename(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return entry
 
 
-def read_mib(folder: str | Path, *, negate: bool = True) -> tuple[MIBEntry, ...]:
+def read_mib(folder: str | Path, *, negate: bool | None = None) -> tuple[MIBEntry, ...]:
     """The entries of a submission, by name; or the one whose own folder it is.
 
     Args:
-        negate: turn signs around; leave it out for scores that have none.
+        negate: turn signs around; by default where ``write_mib`` did, and in files that it did not write. Of these, pass False
+            for scores that have none.
 
     Raises:
         InputError: if there is no such folder, or nothing of a submission in it. FileFormatError: for a damaged file.
@@ -204,14 +208,25 @@ def _stored(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.suffix in (".pt", ".json") and path.is_file()]
 
 
-def _entry(folder: Path, negate: bool) -> MIBEntry:
+def _entry(folder: Path, negate: bool | None) -> MIBEntry:
     task, _, model = folder.name.rpartition("_")
     if not task or not model:
         raise FileFormatError(f"{folder}: expected a name such as ioi_gpt2, of a task and a model.")
     files = _stored(folder)
     if len(files) == 1:
-        return MIBEntry(task, model, Scores.from_eap_ig(files[0], negate=negate))
-    circuits = sorted((Circuit.from_eap_ig(file, negate=negate) for file in files), key=lambda one: one.size)
+        return MIBEntry(task, model, _scores(files[0], negate))
+    circuits = sorted((_circuit(file, negate) for file in files), key=lambda one: one.size)
     if len(circuits) != len(SIZES):
         raise FileFormatError(f"{folder} has {len(circuits)} circuits; expected {len(SIZES)}, or one file of scores.")
     return MIBEntry(task, model, None, tuple(circuits))
+
+
+def _scores(path: Path, negate: bool | None) -> Scores:
+    graph, _, values, about = read_eap_ig(path, negate=negate)
+    values = torch.zeros(graph.shape) if values is None else values
+    return Scores(graph, values, torch.empty(0), None, about.get("signed", True), provenance=about)
+
+
+def _circuit(path: Path, negate: bool | None) -> Circuit:
+    graph, mask, values, about = read_eap_ig(path, negate=negate)
+    return Circuit(graph, mask, None if values is None else torch.where(mask, values, 0.0), about)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparse_circuits.errors import InputError
 from sparse_circuits.features.feature import Context
+from sparse_circuits.graph import Graph
 from sparse_circuits.view.report.given import Given
 from sparse_circuits.view.report.markup import (
     Html,
@@ -23,6 +24,7 @@ from sparse_circuits.view.report.markup import (
     table,
     tag,
 )
+from sparse_circuits.view.trace_card import ends_shown, readable
 
 _CONTEXTS, _TOKENS, _WIRES, _PROMPTS = 4, 8, 5, 2
 
@@ -118,22 +120,33 @@ def _tokens(found: Sequence[Sequence[Any]] | None, sign: bool = True) -> Html | 
     return join(*shown, by=", ")
 
 
-def _visible(token: str) -> str:
-    """A token whose space can be seen."""
-    return f"\u00b7{token[1:]}" if token.startswith(" ") else token or "\u2205"
+def _visible(token: str) -> Html:
+    """A token whose spaces and controls can be seen, and whose direction of writing moves nothing around it."""
+    return tag("bdi", ends_shown(readable(token)) or "\u2205")
 
 
 def _wires(g: Given, name: str, into: bool) -> Html | None:
     """The strongest edges into a node or out of it, summed over positions, with the input of a head that reads them."""
+    inputs = _inputs(g, name) if into else set()
     sums: dict[str, float] = {}
     for edge, score in g.edges.items():
         source, _, target = (end.partition("@")[0] for end in edge.partition("->"))
-        target, _, port = target.partition("<")
-        if (target if into else source) == name:
-            other = (source if into else target) + (f" ({port.rstrip('>')})" if port else "")
+        if target in inputs or (not into and source == name):
+            reader, _, port = target.partition("<")
+            shared = f", shared by {reader}" if into and reader != name else ""
+            other = (source if into else reader) + (f" ({port.rstrip('>')}{shared})" if port else "")
             sums[other] = sums.get(other, 0.0) + score
     strongest = sorted(sums, key=lambda other: -abs(sums[other]))[:_WIRES]
     return join(*(f"{other} {sums[other]:+.2f}" for other in strongest), by=", ") if strongest else None
+
+
+def _inputs(g: Given, name: str) -> set[str]:
+    """What edges into a node are named after, without positions: of a head its query, and its group's keys and values."""
+    graph = g.circuit.graph
+    if not isinstance(graph, Graph) or name not in graph.sources:
+        return {name}
+    columns = graph.owned(graph.sources.index(name) * graph.n_positions)
+    return {graph.columns[column].partition("@")[0] for column in columns}
 
 
 def contexts_in(known: Mapping[str, Any]) -> list[Context]:
@@ -157,10 +170,13 @@ def _contexts(title: str, contexts: Iterable[Context]) -> Html | None:
     if not shown:
         return None
     scale = max((abs(value) for context in shown for value in context.values), default=0.0)
-    lines = [
-        join(tag("span", number(one.value), class_="value"), " ", Html(one.to_html(scale or None))) for one in shown
-    ]
+    lines = [join(tag("span", number(one.value), class_="value"), " ", _strip(one, scale or None)) for one in shown]
     return join(tag("h4", title), listed(lines, class_="contexts paper"))
+
+
+def _strip(context: Context, scale: float | None) -> Html:
+    """A context's tokens in a row, controls shown as in lists; its spaces need no dots."""
+    return Html(readable(context.to_html(scale)))  # which has none of its own
 
 
 def _weaker(known: Mapping[str, Any], title: str) -> Html | None:
@@ -187,7 +203,7 @@ def _patterns(known: Mapping[str, Any]) -> Html | None:
     for one in prompts:
         row = [float(value or 0.0) for value in one["pattern"][-1]]
         last = Context(tuple(map(str, one["tokens"])), tuple(row), len(row) - 1, max(row))
-        lines.append(Html(last.to_html(1.0)))
+        lines.append(_strip(last, 1.0))
     title = tag("h4", "Where its last token (bold) looks, on prompts of the task")
     rows = listed(lines, class_="contexts plain paper")
     return join(title, rows, more("The whole pattern of the first", _grid(prompts[0])))
@@ -195,7 +211,7 @@ def _patterns(known: Mapping[str, Any]) -> Html | None:
 
 def _grid(prompt: Mapping[str, Any]) -> Html:
     """From each token (row) to each one that it can see (column): a table, so that it can be read by ear too."""
-    tokens = [str(token) for token in prompt["tokens"]]
+    tokens = [_visible(str(token)) for token in prompt["tokens"]]
     rows = [
         tag(
             "tr",
@@ -219,9 +235,9 @@ def _grid(prompt: Mapping[str, Any]) -> Html:
 
 def _row(g: Given, name: str) -> list[Piece]:
     known = g.meaning(name) or {}
-    most = Counter(context.tokens[context.peak].strip() for context in contexts_in(known) if context.tokens)
-    peaks = " ".join(token for token, _ in most.most_common(5))
-    promoted = " ".join(str(token).strip() for token, _ in (known.get("promoted") or ())[:5])
+    most = Counter(context.tokens[context.peak] for context in contexts_in(known) if context.tokens)
+    peaks = join(*(_visible(token) for token, _ in most.most_common(5)), by=" ")
+    promoted = join(*(_visible(str(token)) for token, _ in (known.get("promoted") or ())[:5]), by=" ")
     return [name, number(g.nodes.get(name)), _density(known) or "", peaks, promoted, _text(known.get("label")) or ""]
 
 

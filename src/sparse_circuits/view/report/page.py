@@ -126,7 +126,7 @@ def report(
         random=random,
         scores=scores,
         policies=policies or {},
-        meanings={name.partition("@")[0]: entry for name, entry in clean_meanings(meanings).items()},
+        meanings={name.partition("@")[0]: entry for name, entry in clean_meanings(meanings, "report").items()},
         looked_at=looked_at,
         missing=missing or {},
         explorer=explorer.html if isinstance(explorer, Page) else explorer,
@@ -135,11 +135,41 @@ def report(
         described=described,
         interactive=interactive,
     )
+    _check_kinds(given)
     _check(given)
     page = Page(_assemble(given), given.title)
     if path is not None:
         page.save(path)
     return page
+
+
+_KINDS: Mapping[type, str] = {
+    Task: "a Task, made by load_task(...) or Task(...)",
+    Evaluation: "what evaluate(model, circuit, task) returns",
+    Baseline: "what random_baseline(model, circuit, task) returns",
+    Curve: "what faithfulness_curve(model, scores, task) returns",
+    Scores: "what attribute(...) returns",
+}
+
+
+def _check_kinds(g: Given) -> None:
+    """
+    Raises:
+        InputError: for an argument of another kind than it has to be.
+    """
+    several: dict[str, tuple[Any, type]] = {"beside": (g.beside, Curve), "policies": (g.policies, Evaluation)}
+    for name, (given, kind) in several.items():
+        if not isinstance(given, Mapping):
+            raise InputError(f"report({name}={type(given).__name__}): expected a mapping from names to {_KINDS[kind]}.")
+    if not isinstance(g.random, Sequence) or isinstance(g.random, str):
+        raise InputError(f"report(random={type(g.random).__name__}): expected a list of {_KINDS[Baseline]}.")
+    single = {"task": Task, "found_on": Task, "baseline": Baseline, "curve": Curve, "scores": Scores}
+    parts = [(name, getattr(g, name), kind) for name, kind in single.items() if getattr(g, name) is not None]
+    parts += [(f"random[{i}]", one, Baseline) for i, one in enumerate(g.random)]
+    parts += [(f"{name}[{key!r}]", one, kind) for name, (them, kind) in several.items() for key, one in them.items()]
+    for name, one, kind in parts:
+        if not isinstance(one, (Scores, FeatureScores) if kind is Scores else kind):
+            raise InputError(f"report({name}={type(one).__name__}): expected {_KINDS[kind]}.")
 
 
 def _check(g: Given) -> None:
@@ -160,6 +190,14 @@ def _check(g: Given) -> None:
     for name, one in curves.items():
         if one is not None and len(one.evaluations[0].per_example) != g.n:
             raise InputError(f"report({name}=...) is of other prompts than the evaluation; make both on the same task.")
+    if g.curve is not None:
+        sizes = {one.circuit.size for one in g.curve.evaluations}
+        for one in g.random:
+            if one.size not in sizes:
+                raise InputError(
+                    f"report(random=...) has random circuits of {one.size} {g.thing}s, but the curve's are of "
+                    f"{', '.join(map(str, sorted(sizes)))}; make one of each of the curve's circuits with random_baseline."
+                )
     if g.scores is not None and g.scores.graph != g.circuit.graph:
         raise InputError(
             "report(scores=...) are of another graph than the circuit's; pass those that it was chosen from."

@@ -17,7 +17,7 @@ from sparse_circuits.model import anatomy_of
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.task.metrics import PositionMetric
-from sparse_circuits.task.task import Prompts, Task
+from sparse_circuits.task.task import Prompts, Task, check_task
 from sparse_circuits.task.tokens import token_text
 
 _LIKELIEST, _SHARE = 10, 0.95  # logits shown beside the target: as circuit-tracer chooses them
@@ -82,9 +82,10 @@ class Prompt:
         """An example of a task, in a model. Cost: one forward pass.
 
         Raises:
-            InputError: for an example that the task lacks, or that is too short for the circuit's positions, or a model that
-                the circuit is not of.
+            InputError: for what is no task, an example that the task lacks or that is too short for the circuit's positions,
+                or a model that the circuit is not of.
         """
+        check_task("AttributionGraph.of", task)
         if isinstance(example, bool) or not isinstance(example, int) or not -len(task) <= example < len(task):
             raise InputError(f"example={example!r}: expected the number of one of the task's {len(task)} examples.")
         anatomy = anatomy_of(model)
