@@ -539,6 +539,12 @@ def test_the_same_circuit_gives_the_same_page() -> None:
         ({"labels": ("one",)}, r"labels=\('one',\)\): expected two names"),
         ({"labels": ("one", 2)}, "expected two names, of the first circuit and of the second"),
         ({"labels": "ab"}, "expected two names"),
+        (
+            {"curve": evaluation(component_scores().greedy(5), 0.5)},
+            r"explore\(curve=Evaluation\): expected one of type Curve",
+        ),
+        ({"evaluation": 0.5}, r"explore\(evaluation=float\): expected one of type Evaluation"),
+        ({"baseline": 0.5}, r"explore\(baseline=float\): expected what random_baseline returns"),
         ({"compare": component_scores(n_kv=2)}, "is of another graph"),
     ],
 )

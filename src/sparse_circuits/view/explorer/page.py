@@ -136,8 +136,12 @@ def explore(
         isinstance(labels, str) or len(labels) != 2 or not all(isinstance(label, str) for label in labels)
     ):
         raise InputError(f"explore(labels={labels!r}): expected two names, of the first circuit and of the second.")
-    curves = _per_side("curve", curve, sides)
-    evaluations = _per_side("evaluation", evaluation, sides)
+    from sparse_circuits.evaluation import Baseline, Curve, Evaluation
+
+    curves = _per_side("curve", curve, sides, Curve)
+    evaluations = _per_side("evaluation", evaluation, sides, Evaluation)
+    if baseline is not None and not isinstance(baseline, Baseline):
+        raise InputError(f"explore(baseline={type(baseline).__name__}): expected what random_baseline returns.")
     found = [quality_of(*known) for known in zip(sides, curves, evaluations, (baseline, None), strict=False)]
     page = page_of(
         sides, found, how=[(select, signed)] * len(sides), meanings=meanings, labels=labels, title=title, state=state,
@@ -205,13 +209,16 @@ def _scores(shown: Shown) -> bool:
     return isinstance(shown, Scores | FeatureScores)
 
 
-def _per_side(name: str, given: Any, sides: Sequence[Shown]) -> list[Any]:
-    """One for each circuit; what is no pair belongs to the first."""
+def _per_side(name: str, given: Any, sides: Sequence[Shown], kind: type) -> list[Any]:
+    """One for each circuit, or None; what is no pair belongs to the first."""
     pair = given if isinstance(given, tuple | list) else (given, None)
     if len(pair) != 2 or (pair[1] is not None and len(sides) < 2):
         raise InputError(
             f"explore({name}=...): expected one, or with compare= a pair, of the first circuit and the second."
         )
+    for one in pair:
+        if one is not None and not isinstance(one, kind):
+            raise InputError(f"explore({name}={type(one).__name__}): expected one of type {kind.__name__}.")
     return list(pair[: len(sides)])
 
 
