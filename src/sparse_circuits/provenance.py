@@ -21,7 +21,7 @@ def provenance(model: Any, task: Task, **more: Any) -> dict[str, Any]:
     return {
         "model": model_id(model),
         "model_class": type(model).__name__,
-        "revision": getattr(model, "sparse_circuits_revision", None),
+        "revision": revision_of(model),
         "task": task.name,
         "task_hash": task.hash,
         "metric": type(task.metric).__name__,
@@ -43,3 +43,8 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def revision_of(model: Any) -> str | None:
+    """Of a hub model its commit, of an edited one what was edited; None for one without."""
+    return getattr(model, "sparse_circuits_revision", None)

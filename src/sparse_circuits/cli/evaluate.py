@@ -114,15 +114,13 @@ def evaluate(
     of_neurons = dict(zip(neurons, results[len(plain) :], strict=True))
     output.comparison(dict(zip(plain, results, strict=False)), baselines, of_neurons)
     for (name, one), result in zip(opened.items(), results, strict=False) if curve else ():
-        folder, about = (
-            one.path.parent,
-            {"task": task_name, "model": model_name, "examples": len(prompts), "seed": seed},
-        )
-        about |= {"errors": policy.get("errors"), "start_layer": policy.get("start_layer")}
+        folder = one.path.parent
+        about = {"task": task_name, "model": model_name, "examples": len(prompts), "seed": seed}
+        about |= {name: policy.get(name) for name in ("errors", "start_layer")}
         if name in runs:
             made = feature_curves(loaded, runs[name], prompts, draws=draws or DRAWS, seed=seed, **common)
         else:
-            scores = sc.Scores.load(one.path.parent / SCORES)
+            scores = sc.Scores.load(folder / SCORES)
             made = Curves(curve_as_found(loaded, scores, prompts, one.arguments, **common))
         report_curves(name, made, write_curves(made, folder, about, result, baselines[name]))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sparse_circuits.dictionary.dictionary import Dictionary
 from sparse_circuits.errors import InputError, SparseCircuitsError
 from sparse_circuits.features.nodes import Probe, dictionaries_of, names_in, probes_for
-from sparse_circuits.features.store import FeatureStore, Options, Part, Progress, check_whole, folder_of, revision_of
+from sparse_circuits.features.store import FeatureStore, Options, Part, Progress, check_whole, folder_of
 from sparse_circuits.features.tally import Tally, Where, draws
 from sparse_circuits.features.texts import Chain, Row, Texts, first_digests
 from sparse_circuits.model import anatomy_of
@@ -21,7 +21,7 @@ from sparse_circuits.model.anatomy import Anatomy
 from sparse_circuits.model.sites import Site
 from sparse_circuits.model.walk import Walk
 from sparse_circuits.progress import tracker
-from sparse_circuits.provenance import model_id
+from sparse_circuits.provenance import model_id, revision_of
 from sparse_circuits.task.tokens import token_text
 
 _CONTEXT = 128

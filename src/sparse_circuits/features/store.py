@@ -16,7 +16,7 @@ from sparse_circuits.circuit.files import write, write_atomically
 from sparse_circuits.errors import FileFormatError, InputError
 from sparse_circuits.features.feature import Context, Feature
 from sparse_circuits.features.tally import Tally, Window, bin_edges
-from sparse_circuits.provenance import model_id
+from sparse_circuits.provenance import model_id, revision_of
 
 FORMAT, FORMAT_VERSION, HEADER = "sparse-circuits features", 1, "store.json"
 _KIND, _PART = "feature_contexts", "part-*.safetensors"
@@ -42,11 +42,6 @@ def folder_of(store: Any) -> Path:
     if isinstance(store, (str, Path)):
         return Path(store)
     raise InputError(f"store={store!r}: expected a FeatureStore, or the folder of one.")
-
-
-def revision_of(model: Any) -> str | None:
-    """Of a hub model its commit, of an edited one what was edited; None for one without."""
-    return getattr(model, "sparse_circuits_revision", None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sparse_circuits.view.explorer.side import Part, Shown, Side, known_parts, t
 from sparse_circuits.view.naming import about
 
 FORMAT = 1
-_KNOWN_BY = ("model", "task", "task_hash", "method", "ablation", "positions")
+_KNOWN_OF = ("model", "task", "task_hash", "method", "ablation", "positions")
 _CROWDED = 400  # edges at first sight; where there are more, the weakest are faded out until asked for
 
 
@@ -214,5 +214,5 @@ def _finite(value: Any) -> Any:
 
 def identity(sides: Sequence[Shown]) -> str:
     """The same for the same circuits at whatever sizes, so that notes are found again on a page that was made anew."""
-    about = [[str(side.provenance.get(key)) for key in _KNOWN_BY] for side in sides]
+    about = [[str(side.provenance.get(key)) for key in _KNOWN_OF] for side in sides]
     return hashlib.sha256(json.dumps([[known_parts(side) for side in sides], about]).encode()).hexdigest()[:16]

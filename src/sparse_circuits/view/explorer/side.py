@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ Shown = Circuit | FeatureCircuit | Scores | FeatureScores
 MOST_EDGES = 5000
 """So many edges the page draws without a slider step taking long; of more, the strongest."""
 _DEFAULT_EDGES, _DEFAULT_NODES = 1000, 200
-_KNOWN_BY = 16
+_NAMED = 16
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def known_parts(shown: Shown) -> list[str]:
     if isinstance(shown, Circuit | FeatureCircuit):
         return sorted(shown.names)
     if isinstance(shown, FeatureScores):
-        strongest = shown.node_values.abs().argsort(descending=True, stable=True)[:_KNOWN_BY]
+        strongest = shown.node_values.abs().argsort(descending=True, stable=True)[:_NAMED]
         return sorted(shown.graph.name_of(int(i)) for i in shown.node_ids[strongest])
-    return sorted(shown.graph.names_of(top(shown.graph, shown.values.abs(), min(_KNOWN_BY, shown.graph.size))))
+    return sorted(shown.graph.names_of(top(shown.graph, shown.values.abs(), min(_NAMED, shown.graph.size))))
 
 
 def side_of(shown: Shown, steps: Sequence[int], n: int, select: str, signed: bool, max_edges: int, first: int) -> Side:
@@ -118,14 +118,14 @@ def _component_side(
         mask[where] = True
     provenance = _provenance(shown)
     circuit = Circuit(graph, mask, None if values is None else values * mask, provenance)
-    sizes = tuple(sum(part.at <= i for _, part in kept) for i in range(len(steps)))
+    sizes = _there((part.at for _, part in kept), len(steps))
     if graph.level != "edges":
         return _of_units(circuit, kept, sizes)
     drawn = (
         sorted(kept, key=lambda one: (one[1].at > first, -abs(one[1].score or 0.0))) if len(kept) > max_edges else kept
     )
     edges = {(graph.rows[where[0]], graph.columns[where[1]]): part for where, part in drawn[:max_edges]}
-    left_out = tuple(sum(part.at <= i for _, part in drawn[max_edges:]) for i in range(len(steps)))
+    left_out = _there((part.at for _, part in drawn[max_edges:]), len(steps))
     nodes = _wired_nodes(circuit, kept)
     if values is not None:  # of scores, over the whole graph
         sums = (values * graph.mask if isinstance(shown, Scores) else circuit.values).sum(1)  # pyright: ignore[reportOptionalMemberAccess]
@@ -194,7 +194,7 @@ def _feature_side(
     entered = torch.maximum(*(entries_at[torch.searchsorted(ids, ends)] for ends in (edges.sources, edges.targets)))
     order = edges.values.abs().argsort(descending=True, stable=True)
     order = order[(entered[order] > first).to(torch.int8).argsort(stable=True)]
-    left_out = entered[order[max_edges:]].bincount(minlength=len(steps))[: len(steps)].cumsum(0)
+    left_out = _there(entered[order[max_edges:]].tolist(), len(steps))
     edges = edges[order[:max_edges]]
     where = torch.searchsorted(shown.node_ids, ids)
     circuit = FeatureCircuit(graph, ids, None if values is None else values[where], edges, _provenance(shown))
@@ -204,8 +204,13 @@ def _feature_side(
     nodes = {names[i]: Part(score, at[i]) for i, score in zip(ids.tolist(), scores, strict=True)}
     columns = (edges.sources.tolist(), edges.targets.tolist(), edges.values.tolist())
     wires = {(names[u], names[d]): Part(s, max(at[u], at[d])) for u, d, s in zip(*columns, strict=True)}
-    sizes = tuple(sum(part.at <= i for part in nodes.values()) for i in range(len(steps)))
-    return Side(circuit, nodes, wires, sizes, left_out=tuple(left_out.tolist()))
+    sizes = _there((part.at for part in nodes.values()), len(steps))
+    return Side(circuit, nodes, wires, sizes, left_out=left_out)
+
+
+def _there(entered: Iterable[int], n_steps: int) -> tuple[int, ...]:
+    """How many parts are there at each step, by the steps at which they come in."""
+    return tuple(torch.tensor([*entered], dtype=torch.int64).bincount(minlength=n_steps)[:n_steps].cumsum(0).tolist())
 
 
 def _provenance(shown: Shown) -> dict[str, Any]:
